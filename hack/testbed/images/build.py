@@ -1,0 +1,163 @@
+"""Builds Sluice's images into OCI archives, each only when something that it is made of has changed.
+
+Layout of the cache folder: base-<key>/ (root.tar and .deb files), wheels-<target>-<key>/, tools-<key>/ (pip),
+storage/ (the engine's layers), image-<target>-<key>.tar (the results).
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.images.archive import pack
+from testbed.images.base import base_key, make_base
+from testbed.images.engines import REGISTRY_BASE, Engine, choose
+from testbed.images.progress import Report, printed, timed
+from testbed.images.recipe import PROJECT_FILES, TARGETS, Target, digest, image_key, sources_of
+from testbed.images.store import Store, default_root
+from testbed.images.wheels import PIP, build_program, collect_libraries, collect_pip, wheels_key
+
+PROJECT = Path(__file__).resolve().parents[3]
+RECIPE = PROJECT / "hack" / "images"
+
+
+def build(
+    engine: str | None = None, targets: Sequence[str] = tuple(TARGETS), progress: Report = printed
+) -> dict[str, Path]:
+    """Build the targets that changed; returns each target's archive (image docker.io/sluice/<target>:dev).
+
+    `engine` is docker or buildah; by default the one that works. Raises EngineError, BaseError, WheelError, or KeyError
+    for a target that does not exist.
+    """
+    report = timed(progress)
+    store = Store(default_root())
+    wanted = [TARGETS[name] for name in targets]
+    with store.locked(report):
+        chosen = choose(engine, storage=store.root / "storage", policy=RECIPE / "policy.json")
+        run = _Build(store=store, engine=chosen, report=report, recipe=_read_recipe(), project=_read_project())
+        return {target.name: run.image(target) for target in wanted}
+
+
+def clean(progress: Report = printed) -> None:
+    """Remove the cache: every archive, base, wheel and layer."""
+    store = Store(default_root())
+    with store.locked(progress):
+        for path in store.root.iterdir():
+            if path.name != "lock":
+                progress(f"removing {path}")
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class _Build:
+    """One run: the files as they were read at its start, so that what is built is what the keys were computed from."""
+
+    store: Store
+    engine: Engine
+    report: Report
+    recipe: dict[str, bytes]
+    project: dict[str, bytes]
+
+    def image(self, target: Target) -> Path:
+        """The target's archive, built now if there is none under its key."""
+        base = REGISTRY_BASE if self.engine.reaches_registry else base_key(self.recipe)
+        wheels = wheels_key(target, self.project["uv.lock"])
+        key = image_key(target, base=base, wheels=wheels, recipe=self.recipe, project=self.project)
+        archive = self.store.root / f"image-{target.name}-{key}.tar"
+        if archive.exists():
+            archive.touch()
+            self.report(f"{target.name}: unchanged")
+            return archive
+        with self.store.work() as work:
+            context = work / "context"
+            self._lay_out(context, target, base=base, wheels=wheels)
+            self.report(f"{target.name}: building")
+            self.engine.build(
+                target=target.name,
+                dockerfile=RECIPE / "Dockerfile",
+                context=context,
+                base=self._base_image(base),
+                layout=work / "layout",
+            )
+            pack(work / "layout", image=target.image, into=work / "archive")
+            (work / "archive").rename(archive)
+        self.store.keep(archive, newest=3)
+        self.report(f"{target.name}: {archive.stat().st_size / 1e6:.0f} MB in {archive}")
+        return archive
+
+    def _base_image(self, base: str) -> str:
+        if self.engine.reaches_registry:
+            return base
+        name = f"localhost/sluice/base:{base}"
+        self.engine.import_base(self._base_folder(base) / "root.tar", name)
+        return name
+
+    def _base_folder(self, base: str) -> Path:
+        targets = tuple(target.name for target in TARGETS.values() if target.packages)
+        return self.store.entry(
+            f"base-{base}",
+            lambda folder: make_base(folder, packages=RECIPE / "packages", targets=targets, report=self.report),
+        )
+
+    def _lay_out(self, context: Path, target: Target, *, base: str, wheels: str) -> None:
+        """Make the context: tools, and what the target installs."""
+        tools = self.store.entry(f"tools-{digest([PIP.encode()])}", collect_pip)
+        shutil.copytree(tools, context / "tools")
+        _write(context, {path: data for path, data in self.recipe.items() if path.startswith("tools/")})
+        if target.extra:
+            libraries = self.store.entry(
+                f"wheels-{target.name}-{wheels}",
+                lambda folder: collect_libraries(folder, target=target, project=PROJECT),
+            )
+            shutil.copytree(libraries, context / "wheels" / target.name)
+        if target.packages:
+            folder = f"packages/{target.name}"
+            _write(
+                context, {f"{folder}/list": self.recipe[folder], f"{folder}/install": self.recipe["packages/install"]}
+            )
+            if not self.engine.reaches_registry:
+                shutil.copytree(self._base_folder(base) / target.name, context / folder, dirs_exist_ok=True)
+        if target.is_program:
+            self._build_program(context / "program")
+        else:
+            files = {Path(path).name: data for path, data in sources_of(target, self.project).items()}
+            _write(context / target.name, files)
+
+    def _build_program(self, folder: Path) -> None:
+        """Sluice's wheel, from the sources as they were read at the start of the run."""
+        with self.store.work() as snapshot:
+            _write(snapshot, self.project)
+            build_program(folder, snapshot=snapshot)
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    """The files under `folder` by their path in it, without Python's compiled ones."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def _read_recipe() -> dict[str, bytes]:
+    """The files of hack/images that shape an image."""
+    return {path: data for path, data in _read(RECIPE).items() if path != "README.md"}
+
+
+def _read_project() -> dict[str, bytes]:
+    """The project's files that can end up in an image or decide what does."""
+    files = {name: (PROJECT / name).read_bytes() for name in (*PROJECT_FILES, "uv.lock")}
+    for source in sorted({source for target in TARGETS.values() for source in target.sources}):
+        path = PROJECT / source
+        if path.is_dir():
+            files |= {f"{source}/{name}": data for name, data in _read(path).items()}
+        elif path.exists():
+            files[source] = path.read_bytes()
+    return files
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)

@@ -1,0 +1,141 @@
+"""The two programs that can build a Dockerfile: docker buildx where an engine answers, buildah where none does.
+
+Both build one target of a context folder and write it as an OCI layout folder. Neither knows what the images are.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+ENGINES = ("docker", "buildah")
+REGISTRY_BASE = "python:3.13-slim-trixie"
+
+
+class EngineError(RuntimeError):
+    """No engine, or its build failed; the message has its last lines."""
+
+
+class Engine(Protocol):
+    """Builds images from a context folder."""
+
+    #: Whether the base image comes from a registry (else from a root file system made here).
+    reaches_registry: bool
+
+    def build(self, *, target: str, dockerfile: Path, context: Path, base: str, layout: Path) -> None:
+        """Build `target` on image `base` into the OCI layout folder `layout`. Raises EngineError."""
+
+    def import_base(self, root_tar: Path, name: str) -> None:
+        """Make a root file system available as image `name`, unless it already is. Raises EngineError."""
+
+
+class Docker:
+    """docker buildx on a working engine."""
+
+    reaches_registry = True
+
+    def build(self, *, target: str, dockerfile: Path, context: Path, base: str, layout: Path) -> None:
+        """See Engine."""
+        output = f"type=oci,tar=false,dest={layout}"
+        argv = ["docker", "buildx", "build", "--progress=plain", "--provenance=false", "--target", target]
+        _run([*argv, "--build-arg", f"BASE={base}", "--output", output, "--file", str(dockerfile), str(context)])
+
+    def import_base(self, root_tar: Path, name: str) -> None:
+        """See Engine."""
+        _run(["docker", "import", str(root_tar), name])
+
+
+class Buildah:
+    """Debian's buildah, as root, with images in a storage folder of its own: nothing outside `storage` is written."""
+
+    reaches_registry = False
+
+    def __init__(self, storage: Path, policy: Path) -> None:
+        """`policy` is the signature policy file: passed, so that no /etc/containers/policy.json is needed."""
+        self._storage = storage
+        self._policy = ["--signature-policy", str(policy)]
+        self._driver = _storage_driver(storage)
+
+    def build(self, *, target: str, dockerfile: Path, context: Path, base: str, layout: Path) -> None:
+        """See Engine."""
+        name = f"localhost/sluice/{target}:dev"
+        argv = [*self._buildah("bud"), "--layers", "--pull=never", "--target", target, "--tag", name]
+        _run([*argv, "--build-arg", f"BASE={base}", "--file", str(dockerfile), str(context)], env=self._env())
+        _run([*self._buildah("push"), name, f"oci:{layout}:dev"], env=self._env())
+
+    def import_base(self, root_tar: Path, name: str) -> None:
+        """See Engine."""
+        there = subprocess.run(
+            [*self._buildah("inspect", policy=False), "--type", "image", name],
+            capture_output=True,
+            check=False,
+            env=self._env(),
+        )
+        if there.returncode:
+            dockerfile = root_tar.with_name("Dockerfile")
+            dockerfile.write_text(f"FROM scratch\nADD {root_tar.name} /\n")
+            argv = [*self._buildah("bud"), "--tag", name, "--file", str(dockerfile), str(root_tar.parent)]
+            _run(argv, env=self._env())
+
+    def _buildah(self, command: str, *, policy: bool = True) -> list[str]:
+        storage = [
+            "--storage-driver",
+            self._driver,
+            "--root",
+            str(self._storage / self._driver),
+            "--runroot",
+            str(self._storage / "run"),
+        ]
+        return ["buildah", *storage, command, *(self._policy if policy else [])]
+
+    @staticmethod
+    def _env() -> Mapping[str, str]:
+        # chroot: a container without namespaces, which works inside containers that may not make any.
+        return {**os.environ, "BUILDAH_ISOLATION": "chroot"}
+
+
+def choose(engine: str | None, *, storage: Path, policy: Path) -> Engine:
+    """The engine called `engine`, or else the one that works here. Raises EngineError."""
+    if engine == "docker" or (engine is None and _docker_works()):
+        return Docker()
+    if engine == "buildah" or (engine is None and shutil.which("buildah")):
+        return Buildah(storage, policy)
+    raise EngineError(
+        f"no engine to build images with: wanted {engine or 'docker or buildah'} (Debian: apt-get install buildah)"
+    )
+
+
+def _docker_works() -> bool:
+    if not shutil.which("docker"):
+        return False
+    probes = (["docker", "version"], ["docker", "buildx", "version"])
+    return all(subprocess.run(probe, capture_output=True, check=False, timeout=10).returncode == 0 for probe in probes)
+
+
+def _storage_driver(storage: Path) -> str:
+    """overlay where the kernel mounts one over the storage folder, else vfs (copies every layer, works everywhere)."""
+    folders = {name: storage / "probe" / name for name in ("lower", "upper", "work", "merged")}
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    options = f"lowerdir={folders['lower']},upperdir={folders['upper']},workdir={folders['work']}"
+    mount = ["mount", "-t", "overlay", "overlay", "-o", options, str(folders["merged"])]
+    probe = subprocess.run(["unshare", "--mount", "--propagation", "private", *mount], capture_output=True, check=False)
+    shutil.rmtree(storage / "probe")
+    return "vfs" if probe.returncode else "overlay"
+
+
+def _run(argv: list[str], env: Mapping[str, str] | None = None) -> None:
+    ran = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env=env,
+    )
+    if ran.returncode:
+        last = "\n".join(ran.stdout.splitlines()[-40:])
+        raise EngineError(f"{argv[0]} ended with {ran.returncode}:\n{last}")
