@@ -30,8 +30,8 @@ allowPrivilegeEscalation: false
 privileged: false
 readOnlyRootFilesystem: true
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
+runAsUser: 6127
+runAsGroup: 6127
 capabilities:
   drop: [ALL]
 seccompProfile:

@@ -1,0 +1,50 @@
+"""What helm runs before it deletes, and when it tests."""
+
+from collections.abc import Callable
+from typing import Any
+
+Render = Callable[..., list[dict[str, Any]]]
+
+HOOK, WEIGHT, POLICY = "helm.sh/hook", "helm.sh/hook-weight", "helm.sh/hook-delete-policy"
+
+
+def hooks(objects: list[dict[str, Any]], event: str) -> list[dict[str, Any]]:
+    return [item for item in objects if item["metadata"].get("annotations", {}).get(HOOK) == event]
+
+
+def test_an_uninstall_first_cleans_the_nodes_and_a_failure_stops_it(render: Render) -> None:
+    (job,) = [item for item in hooks(render(), "pre-delete") if item["kind"] == "Job"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["uninstall"]
+    assert job["spec"]["backoffLimit"] == 0
+    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+
+
+def test_the_clean_up_is_not_waited_for_longer_than_helm_waits(render: Render) -> None:
+    (job,) = [item for item in hooks(render(), "pre-delete") if item["kind"] == "Job"]
+    assert job["spec"]["activeDeadlineSeconds"] < 300
+
+
+def test_a_failed_clean_up_leaves_its_log(render: Render) -> None:
+    for item in hooks(render(), "pre-delete"):
+        assert "hook-failed" not in item["metadata"]["annotations"][POLICY]
+
+
+def test_what_hooks_need_is_made_before_them_and_goes_with_them(render: Render) -> None:
+    for event in ("pre-delete", "test"):
+        for item in hooks(render(), event):
+            annotations = item["metadata"]["annotations"]
+            runs = item["kind"] in {"Job", "Pod"}
+            assert int(annotations[WEIGHT]) == (0 if runs else -10), item["metadata"]["name"]
+            assert set(annotations[POLICY].split(",")) == {"before-hook-creation", "hook-succeeded"}
+
+
+def test_the_clean_up_can_be_left_out(render: Render) -> None:
+    assert hooks(render({"uninstall": {"enabled": False}}), "pre-delete") == []
+
+
+def test_helm_test_checks_the_agents(render: Render) -> None:
+    (pod,) = [item for item in hooks(render(), "test") if item["kind"] == "Pod"]
+    (container,) = pod["spec"]["containers"]
+    compile(container["args"][0], "check.py", "exec")
+    assert "read_namespaced_daemon_set" in container["args"][0]

@@ -1,0 +1,148 @@
+"""What the chart renders is what Kubernetes takes, for every switch of it."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+CHART = Path(__file__).parents[3] / "charts" / "sluice"
+KUBERNETES_VERSIONS = ["1.34", "1.36"]
+NOT_OF_KUBERNETES = {"monitoring.coreos.com/v1"}
+CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
+
+EVERYTHING_ON = {
+    "image": {"registry": "mirror.example/egress", "tag": "1.2.3", "pullPolicy": "Always", "pullSecrets": ["mirror"]},
+    "operator": {
+        "replicas": 3,
+        "podLabels": {"team": "net"},
+        "podAnnotations": {"note": "a"},
+        "tolerations": [{"key": "control-plane", "operator": "Exists", "effect": "NoSchedule"}],
+    },
+    "agent": {"podLabels": {"team": "net"}, "podAnnotations": {"note": "b"}, "maxUnavailable": "10%"},
+    "gateway": {"image": {"repository": "other/proxy", "tag": "9"}},
+    "metrics": {
+        "serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prom"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prom"}},
+    },
+}
+EVERYTHING_OFF = {
+    "crds": {"enabled": False},
+    "operator": {"replicas": 1, "nodeSelector": {}, "priorityClassName": ""},
+    "agent": {"nodeSelector": {}, "tolerations": []},
+    "rbac": {"aggregateToUserRoles": False},
+    "networkPolicy": {"enabled": False},
+    "uninstall": {"enabled": False},
+    "metrics": {"enabled": False},
+}
+VALUE_SETS = {"defaults": {}, "everything on": EVERYTHING_ON, "everything off": EVERYTHING_OFF}
+
+Render = Callable[..., list[dict[str, Any]]]
+
+
+def one(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    (found,) = [item for item in objects if item["kind"] == kind and item["metadata"]["name"] == name]
+    return found
+
+
+def test_helm_lint_has_nothing_to_say(helm: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    result = helm("lint", "--strict", "--quiet", str(CHART))
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
+@pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS)
+def test_every_object_is_valid_for_kubernetes(render: Render, values: dict[str, Any], version: str) -> None:
+    for item in render(values):
+        if item["apiVersion"] not in NOT_OF_KUBERNETES:
+            kubernetes_validate.validate(item, version, strict=True)
+
+
+@pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS)
+def test_no_object_is_rendered_twice_and_each_is_in_the_namespace_of_the_release(
+    render: Render, values: dict[str, Any]
+) -> None:
+    seen = set()
+    for item in render(values):
+        key = item["kind"], item["metadata"]["name"]
+        assert key not in seen
+        seen.add(key)
+        if item["kind"] not in CLUSTER_SCOPED:
+            assert item["metadata"]["namespace"] == "sluice-system", key
+
+
+@pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS)
+def test_every_object_says_which_release_it_belongs_to(render: Render, values: dict[str, Any]) -> None:
+    for item in render(values):
+        if item["kind"] != "CustomResourceDefinition":
+            labels = item["metadata"]["labels"]
+            assert labels["app.kubernetes.io/instance"] == "egress"
+            assert labels["app.kubernetes.io/part-of"] == "sluice"
+
+
+def test_images_have_the_version_of_the_application_unless_told_otherwise(render: Render) -> None:
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    objects = render()
+    operator = one(objects, "Deployment", "sluice-operator")["spec"]["template"]["spec"]["containers"][0]
+    agent = one(objects, "DaemonSet", "sluice-agent")["spec"]["template"]["spec"]["containers"][0]
+    gateway = {entry["name"]: entry.get("value") for entry in operator["env"]}["SLUICE_GATEWAY_IMAGE"]
+    assert [operator["image"], agent["image"], gateway] == [
+        f"sluice/{name}:{version}" for name in ("operator", "agent", "proxy")
+    ]
+
+
+def test_registry_and_tags_reach_the_image_that_the_operator_gives_to_gateways(render: Render) -> None:
+    operator = one(render(EVERYTHING_ON), "Deployment", "sluice-operator")["spec"]["template"]["spec"]
+    environment = {entry["name"]: entry.get("value") for entry in operator["containers"][0]["env"]}
+    assert operator["containers"][0]["image"] == "mirror.example/egress/sluice/operator:1.2.3"
+    assert environment["SLUICE_GATEWAY_IMAGE"] == "mirror.example/egress/other/proxy:9"
+    assert operator["imagePullSecrets"] == [{"name": "mirror"}]
+
+
+def test_selectors_find_the_pods_they_are_meant_for(render: Render) -> None:
+    objects = render()
+    pods = {
+        "sluice-operator": one(objects, "Deployment", "sluice-operator")["spec"]["template"]["metadata"]["labels"],
+        "sluice-agent": one(objects, "DaemonSet", "sluice-agent")["spec"]["template"]["metadata"]["labels"],
+    }
+    selectors = [
+        ("sluice-operator", one(objects, "Deployment", "sluice-operator")["spec"]["selector"]["matchLabels"]),
+        ("sluice-operator", one(objects, "PodDisruptionBudget", "sluice-operator")["spec"]["selector"]["matchLabels"]),
+        ("sluice-operator", one(objects, "NetworkPolicy", "sluice-operator")["spec"]["podSelector"]["matchLabels"]),
+        ("sluice-operator", one(objects, "Service", "sluice-operator-metrics")["spec"]["selector"]),
+        ("sluice-agent", one(objects, "DaemonSet", "sluice-agent")["spec"]["selector"]["matchLabels"]),
+        ("sluice-agent", one(objects, "Service", "sluice-agent-metrics")["spec"]["selector"]),
+    ]
+    for name, selector in selectors:
+        found = {pod for pod, labels in pods.items() if selector.items() <= labels.items()}
+        assert found == {name}, selector
+
+
+def test_a_label_of_the_user_does_not_replace_one_that_selectors_need(render: Render) -> None:
+    labels = one(render(EVERYTHING_ON), "Deployment", "sluice-operator")["spec"]["template"]["metadata"]["labels"]
+    assert labels["team"] == "net"
+    assert labels["app.kubernetes.io/name"] == "sluice-operator"
+
+
+def test_two_agents_never_run_on_one_node_during_an_upgrade(render: Render) -> None:
+    strategy = one(render(), "DaemonSet", "sluice-agent")["spec"]["updateStrategy"]
+    assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+
+
+def test_the_agent_runs_on_tainted_nodes_too(render: Render) -> None:
+    pod = one(render(), "DaemonSet", "sluice-agent")["spec"]["template"]["spec"]
+    assert pod["tolerations"] == [{"operator": "Exists"}]
+    assert pod["priorityClassName"] == "system-node-critical"
+
+
+def test_probes_ask_the_ports_the_containers_open(render: Render) -> None:
+    objects = render()
+    for kind, name, port in (("Deployment", "sluice-operator", 9810), ("DaemonSet", "sluice-agent", 9811)):
+        (container,) = one(objects, kind, name)["spec"]["template"]["spec"]["containers"]
+        (opened,) = container["ports"]
+        assert opened["containerPort"] == port
+        assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": opened["name"]}
+        assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": opened["name"]}
