@@ -24,7 +24,8 @@ Render = Callable[..., list[Object]]
 
 def find_helm() -> str:
     """Path of the helm of the cache (the newest), else the one on PATH."""
-    cached = sorted(Path("~/.cache/sluice/bin").expanduser().glob("helm-*/helm"), key=lambda path: path.stat().st_mtime)
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sluice" / "bin"
+    cached = sorted(cache.glob("helm-*/helm"), key=lambda path: path.stat().st_mtime)
     found = str(cached[-1]) if cached else shutil.which("helm")
     if found is None:
         pytest.fail(HOW_TO_GET_HELM, pytrace=False)
