@@ -1,0 +1,80 @@
+"""The program `sluice-proxy`: reads its command line, raises the limit of open files, runs the supervisor."""
+
+import argparse
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from sluice_api.names import AGENT_SOCKET
+
+from .supervisor import Supervisor
+from .worker import WorkerConfig
+
+_DESCRIPTORS_ASIDE: Final = 512
+"""Per worker: pipes, listener, name server sockets, connections still being closed."""
+_CONNECTIONS_MAX: Final = 100_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until told to stop; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    descriptors = _raise_descriptor_limit()
+    most = max(1, min(_CONNECTIONS_MAX, (descriptors - _DESCRIPTORS_ASIDE) // 2))
+    config = WorkerConfig(
+        pool=options.pool,
+        proxying=not options.no_proxy,
+        max_connections=min(options.max_connections or most, most),
+        drain_seconds=options.drain_seconds,
+        log_format=options.log_format,
+    )
+    try:
+        supervisor = Supervisor(
+            config, port=options.listen_port, workers=options.workers, agent_socket=options.agent_socket
+        )
+    except OSError as error:
+        print(f"sluice-proxy: cannot listen on port {options.listen_port}: {error.strerror}", file=sys.stderr)
+        return 1
+    supervisor.run()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sluice-proxy",
+        description="HTTP forward proxy of an egress pool: who asks is known from the packet's policy id, and what leaves "
+        "has the policy's egress address.",
+    )
+    parser.add_argument("--pool", required=True, help="the EgressPool whose policies this proxy serves")
+    parser.add_argument("--listen-port", required=True, type=int, help="port on every address of the node")
+    parser.add_argument("--no-proxy", action="store_true", help="answer only /healthz and /readyz")
+    parser.add_argument("--agent-socket", default=AGENT_SOCKET, help="unix socket of the node's agent (%(default)s)")
+    parser.add_argument(
+        "--workers", type=_positive, default=len(os.sched_getaffinity(0)), help="processes (one per core: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-connections", type=_positive, default=None, help="per worker (default: what the limit of open files allows)"
+    )
+    parser.add_argument(
+        "--drain-seconds", type=float, default=30.0, help="after SIGTERM, how long open connections may go on (%(default)s)"
+    )
+    parser.add_argument("--log-format", choices=("json", "text"), default="json", help="of the access log (%(default)s)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _raise_descriptor_limit() -> int:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,426 @@
+"""One client connection, from its first byte to its line in the access log.
+
+head -> identity -> addresses -> decision -> dial -> tunnel or exchange -> end. Invariants: the address judged is the address
+dialled; nothing reaches a server before the decision, and no byte of the client's before the connection stands; every phase
+has a deadline; what is refused is answered and then closed, never reused.
+"""
+
+import time
+from _socket import SHUT_WR, SO_KEEPALIVE, SOL_SOCKET, socket
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from sluice_api.names import proxy_source
+
+from .core.answers import ESTABLISHED, local_answer, refusal_answer
+from .core.decision import NOT_READY, Permitted, decide, identify, no_address, no_family
+from .core.dns import RecordType
+from .core.host import Address
+from .core.message import check_loop
+from .core.policy import Policy, Snapshot
+from .core.refusal import ProxyError, Refusal, RefusedError
+from .core.request import HEAD_MAX, Kind, Request, parse_request
+from .engine.dial import Dial, DialError
+from .engine.loop import ERROR, HANGUP, READABLE
+from .engine.resolver import Done as ResolveDone
+from .engine.resolver import Outcome, ResolveError
+from .exchange import Exchange
+from .tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from .worker import Worker
+
+HEAD_SECONDS: Final = 10.0
+RESOLVE_SECONDS: Final = 10.0
+CONNECT_SECONDS: Final = 10.0
+IDLE_SECONDS: Final = 3600.0
+LINGER_SECONDS: Final = 2.0
+LINGER_BYTES: Final = 1 << 20
+SO_MARK: Final = 36
+_KINDS: Final = {6: RecordType.AAAA, 4: RecordType.A}
+_DIAL_REFUSALS: Final = {
+    DialError.SOURCE: Refusal(
+        503, ProxyError.PROXY_INTERNAL_ERROR, "source", "The node does not offer the policy's source address to the proxy."
+    ),
+    DialError.PORTS: Refusal(
+        503, ProxyError.CONNECTION_LIMIT_REACHED, "ports", "All ports towards this destination are in use on this gateway."
+    ),
+    DialError.REFUSED: Refusal(502, ProxyError.CONNECTION_REFUSED, "refused", "The destination refused the connection."),
+    DialError.UNREACHABLE: Refusal(
+        502, ProxyError.DESTINATION_IP_UNROUTABLE, "unreachable", "The destination's address cannot be reached."
+    ),
+    DialError.TIMEOUT: Refusal(504, ProxyError.CONNECTION_TIMEOUT, "connect-timeout", "The destination did not answer."),
+    DialError.DESCRIPTORS: Refusal(
+        503, ProxyError.CONNECTION_LIMIT_REACHED, "descriptors", "This gateway has too many connections open."
+    ),
+}
+_RESOLVE_REFUSALS: Final = {
+    ResolveError.NO_SUCH_NAME: Refusal(502, ProxyError.DNS_ERROR, "no-such-name", "The destination's name does not exist."),
+    ResolveError.FAILED: Refusal(502, ProxyError.DNS_ERROR, "dns-failed", "The name servers could not answer for the name."),
+    ResolveError.TIMEOUT: Refusal(504, ProxyError.DNS_TIMEOUT, "dns-timeout", "The name servers did not answer in time."),
+}
+_BUSY: Final = Refusal(
+    503, ProxyError.CONNECTION_LIMIT_REACHED, "too-many-connections", "This gateway has too many connections open."
+)
+
+
+class Phase(StrEnum):
+    """What a session waits for."""
+
+    HEAD = "head"
+    RESOLVE = "resolve"
+    CONNECT = "connect"
+    OPEN = "open"
+    LINGER = "linger"
+    CLOSED = "closed"
+
+
+class Session:
+    """Owns the client's socket, except while a tunnel does."""
+
+    __slots__ = (
+        "_addresses", "_buffer", "_connected", "_deadline", "_decided", "_dial", "_dialled", "_lingered", "_mark",
+        "_outcomes", "_peer", "_phase", "_policy", "_relay", "_request", "_sock", "_started", "_worker", "timer_tick",
+    )
+
+    def __init__(self, worker: "Worker", sock: socket, peer: tuple[str, int]) -> None:
+        self._worker = worker
+        self._sock = sock
+        self._peer = peer
+        self._phase = Phase.HEAD
+        self._buffer = b""
+        self._mark = 0
+        self._request: Request | None = None
+        self._policy: Policy | None = None
+        self._outcomes: dict[int, Outcome] | None = None
+        self._addresses: tuple[Address, ...] = ()
+        self._dial: Dial | None = None
+        self._dialled: Address | None = None
+        self._relay: Tunnel | Exchange | None = None
+        self._lingered = 0
+        self._started = worker.loop.now
+        self._decided = 0.0
+        self._connected = 0.0
+        self._deadline = self._started + HEAD_SECONDS
+        self.timer_tick = 0
+
+    def start(self) -> None:
+        """Read at once: the kernel hands over a connection when its first bytes are there (TCP_DEFER_ACCEPT)."""
+        loop = self._worker.loop
+        loop.watch(self._sock.fileno(), self._on_head)
+        loop.arm(self, HEAD_SECONDS)
+        self._on_head(READABLE)
+
+    def on_timer(self) -> None:
+        """The wheel's call: most deadlines have moved meanwhile."""
+        loop = self._worker.loop
+        if loop.now < self._deadline:
+            loop.arm(self, self._deadline - loop.now)
+        elif self._phase is Phase.HEAD:
+            detail = f"The request's head was not complete after {HEAD_SECONDS:g} seconds."
+            self._refuse(Refusal(408, ProxyError.HTTP_REQUEST_ERROR, "head-timeout", detail))
+        elif self._phase is Phase.RESOLVE:
+            self._refuse(_RESOLVE_REFUSALS[ResolveError.TIMEOUT])
+        elif self._phase is Phase.CONNECT:
+            self._refuse(_DIAL_REFUSALS[DialError.TIMEOUT])
+        elif self._phase is Phase.OPEN:
+            self.cut("idle-timeout")
+        else:
+            self._close()
+
+    def cut(self, why: str) -> None:
+        """End the connection now; returns when its line is in the access log."""
+        if self._relay is not None:
+            self._relay.cut(why)
+        elif self._phase not in (Phase.LINGER, Phase.CLOSED):
+            self._log("failed", why)
+            self._close()
+        else:
+            self._close()
+
+    @property
+    def open(self) -> bool:
+        """Whether ending now would interrupt somebody."""
+        return self._phase is not Phase.LINGER
+
+    def _on_head(self, events: int) -> None:
+        while self._phase is Phase.HEAD:
+            try:
+                data = self._sock.recv(HEAD_MAX)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                # Health checks and port scans come and go without a word; they are not worth a line.
+                self._close()
+                return
+            self._buffer = self._buffer + data if self._buffer else data
+            try:
+                parsed = parse_request(self._buffer)
+                if parsed is None:
+                    continue
+                self._request = parsed[0]
+                self._buffer = self._buffer[parsed[1] :]
+                self._on_request(parsed[0])
+            except RefusedError as error:
+                self._refuse(error.refusal)
+
+    def _on_request(self, request: Request) -> None:
+        worker = self._worker
+        if request.kind is Kind.LOCAL:
+            self._answer(*worker.local_page(request), head_only=request.method == b"HEAD")
+            return
+        if not worker.config.proxying:
+            detail = f"The proxy of pool {worker.config.pool} is switched off (spec.gateways.proxy.enabled)."
+            self._refuse(Refusal(403, ProxyError.HTTP_REQUEST_DENIED, "proxy-off", detail))
+            return
+        snapshot = worker.snapshot
+        if snapshot is None:
+            self._refuse(NOT_READY)
+            return
+        check_loop(request, worker.name)
+        self._mark = self._sock.getsockopt(SOL_SOCKET, SO_MARK)
+        policy = identify(self._mark, snapshot)
+        if isinstance(policy, Refusal):
+            self._refuse(policy)
+            return
+        self._policy = policy
+        if worker.crowded:
+            self._refuse(_BUSY)
+        elif isinstance(request.host, str):
+            self._resolve(request.host, policy)
+        else:
+            self._judge(snapshot, policy, (request.host,), request.port)
+
+    def _resolve(self, name: str, policy: Policy) -> None:
+        """Ask for the families that the policy can leave with; the others could not be dialled."""
+        versions = [version for version in _KINDS if policy.egress_address(version) is not None]
+        if not versions:
+            self._refuse(no_family(policy, 4))
+            return
+        self._wait(Phase.RESOLVE, RESOLVE_SECONDS)
+        self._outcomes = {}
+        for version in versions:
+            self._worker.resolver.resolve(name, _KINDS[version], self._collector(version, len(versions)))
+
+    def _collector(self, version: int, expected: int) -> ResolveDone:
+        def collect(outcome: Outcome) -> None:
+            outcomes = self._outcomes
+            if self._phase is not Phase.RESOLVE or outcomes is None:
+                return
+            outcomes[version] = outcome
+            if len(outcomes) == expected:
+                self._outcomes = None
+                self._on_addresses(outcomes)
+
+        return collect
+
+    def _on_addresses(self, outcomes: dict[int, Outcome]) -> None:
+        snapshot, policy, request = self._worker.snapshot, self._policy, self._request
+        if snapshot is None or policy is None or request is None:
+            return
+        errors = [outcome for outcome in outcomes.values() if isinstance(outcome, ResolveError)]
+        lists = [list(outcome) for outcome in outcomes.values() if not isinstance(outcome, ResolveError)]
+        addresses: list[Address] = []
+        # Families alternate, IPv6 first (RFC 8305, section 4).
+        while any(lists):
+            addresses += [entries.pop(0) for entries in lists if entries]
+        if addresses:
+            self._judge(snapshot, policy, tuple(addresses), request.port)
+        else:
+            self._refuse(_RESOLVE_REFUSALS[errors[0]] if errors else no_address())
+
+    def _judge(self, snapshot: Snapshot, policy: Policy, addresses: tuple[Address, ...], port: int) -> None:
+        self._decided = self._worker.loop.now
+        verdict = decide(snapshot, policy, addresses, port)
+        if not isinstance(verdict, Permitted):
+            self._addresses = addresses[:1]
+            self._refuse(verdict)
+            return
+        self._addresses = verdict.addresses
+        self._wait(Phase.CONNECT, CONNECT_SECONDS)
+        versions = {address.version for address in verdict.addresses}
+        self._dial = Dial(
+            self._worker.loop,
+            sources={version: str(proxy_source(policy.id, version)) for version in versions},
+            addresses=verdict.addresses,
+            port=port,
+            done=self._on_dialled,
+        )
+        self._dial.start()
+
+    def _wait(self, phase: Phase, seconds: float) -> None:
+        loop = self._worker.loop
+        self._phase = phase
+        self._deadline = loop.now + seconds
+        loop.handlers[self._sock.fileno()] = self._on_waiting
+
+    def _on_waiting(self, events: int) -> None:
+        """The client's events before there is somewhere to send its bytes: only its going away matters."""
+        if events & (ERROR | HANGUP):
+            self._log("failed", "client-closed")
+            self._close()
+
+    def _on_dialled(self, server: socket | None, address: Address, error: DialError | None) -> None:
+        self._dial = None
+        self._dialled = address
+        loop = self._worker.loop
+        if server is None:
+            self._refuse(_DIAL_REFUSALS[error or DialError.UNREACHABLE])
+            return
+        self._connected = loop.now
+        self._phase = Phase.OPEN
+        self._deadline = loop.now + IDLE_SECONDS
+        server.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
+        request, first, self._buffer = self._request, self._buffer, b""
+        plumbing = self._worker.plumbing
+        if request is not None and request.kind is Kind.FORWARD:
+            exchange = self._relay = Exchange(
+                loop,
+                plumbing,
+                client=self._sock,
+                server=server,
+                request=request,
+                name=self._worker.name,
+                active=self._on_activity,
+                closed=self._on_exchanged,
+            )
+            exchange.start(first)
+            return
+        tunnel = self._relay = Tunnel(
+            loop, plumbing, client=self._sock, server=server, active=self._on_activity, closed=self._on_tunnel_closed
+        )
+        try:
+            self._sock.send(ESTABLISHED)
+        except OSError:
+            tunnel.cut("client-closed")
+            return
+        tunnel.start(first)
+
+    def _on_activity(self) -> None:
+        self._deadline = self._worker.loop.now + IDLE_SECONDS
+
+    def _on_tunnel_closed(self, reason: str) -> None:
+        self._log("allowed", reason, 200)
+        self._forget()
+
+    def _on_exchanged(self, reason: str, refusal: Refusal | None) -> None:
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        relay = self._relay
+        self._log("allowed", reason, relay.status if isinstance(relay, Exchange) else 0)
+        if reason == "closed":
+            self._relay = None
+            self._linger()
+        else:
+            self._forget()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._log("denied" if refusal.status == 403 else "failed", refusal.reason, refusal.status)
+        self._relay = None
+        request = self._request
+        self._send_last(refusal_answer(refusal, head_only=request is not None and request.method == b"HEAD"))
+
+    def _answer(self, status: int, text: str, *, head_only: bool) -> None:
+        self._send_last(local_answer(status, text, head_only=head_only))
+
+    def _send_last(self, answer: bytes) -> None:
+        try:
+            self._sock.send(answer)
+        except OSError:
+            self._close()
+            return
+        self._linger()
+
+    def _linger(self) -> None:
+        """Say that no more comes, then read what the client still sends: closing over unread bytes would reset the
+        connection and could destroy the answer on its way (RFC 9112, section 9.6)."""
+        if self._dial is not None:
+            self._dial.cancel()
+            self._dial = None
+        self._phase = Phase.LINGER
+        self._buffer = b""
+        self._outcomes = None
+        loop = self._worker.loop
+        self._deadline = loop.now + LINGER_SECONDS
+        loop.arm(self, LINGER_SECONDS)
+        loop.handlers[self._sock.fileno()] = self._on_linger
+        try:
+            self._sock.shutdown(SHUT_WR)
+        except OSError:
+            self._close()
+            return
+        self._on_linger(READABLE)
+
+    def _on_linger(self, events: int) -> None:
+        buffer = self._worker.plumbing.buffer
+        try:
+            while self._lingered < LINGER_BYTES:
+                size = self._sock.recv_into(buffer)
+                if not size:
+                    break
+                self._lingered += size
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._close()
+
+    def _close(self) -> None:
+        if self._phase is Phase.CLOSED:
+            return
+        if self._dial is not None:
+            self._dial.cancel()
+        self._worker.loop.retire(self._sock)
+        self._forget()
+
+    def _forget(self) -> None:
+        """The socket is gone: cut the references that hold each other."""
+        self._phase = Phase.CLOSED
+        self._dial = None
+        self._relay = None
+        self._outcomes = None
+        self._worker.loop.disarm(self)
+        self._worker.sessions.discard(self)
+
+    def _log(self, verdict: str, reason: str, status: int = 0) -> None:
+        request, policy, relay = self._request, self._policy, self._relay
+        if request is not None and request.kind is Kind.LOCAL:
+            return
+        now = self._worker.loop.now
+        address = self._dialled or (self._addresses[0] if self._addresses else None)
+        sent = received = 0
+        if isinstance(relay, Tunnel):
+            sent, received = relay.up.count, relay.down.count
+        elif relay is not None:
+            sent, received = relay.sent, relay.received
+        egress = policy.egress_address(address.version) if policy is not None and address is not None else None
+        self._worker.log(
+            {
+                "pool": self._worker.config.pool,
+                "policy": policy.label if policy is not None else None,
+                "policyId": self._mark & 0x3FFF,
+                "client": self._peer[0].removeprefix("::ffff:"),
+                "clientPort": self._peer[1],
+                "method": request.method.decode("ascii") if request is not None else None,
+                "host": str(request.host) if request is not None else None,
+                "port": request.port if request is not None else None,
+                "address": str(address) if address is not None else None,
+                "egressAddress": str(egress) if egress is not None else None,
+                "verdict": verdict,
+                "reason": reason,
+                "status": status,
+                "bytesSent": sent,
+                "bytesReceived": received,
+                "decideMilliseconds": _milliseconds(self._started, self._decided),
+                "connectMilliseconds": _milliseconds(self._decided, self._connected),
+                "durationMilliseconds": _milliseconds(self._started, now),
+            },
+            time.time(),
+        )
+
+
+def _milliseconds(start: float, end: float) -> float | None:
+    return round((end - start) * 1000, 3) if end else None
