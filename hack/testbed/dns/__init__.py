@@ -1,0 +1,1 @@
+"""A small authoritative name server for the domains that tests make up."""
