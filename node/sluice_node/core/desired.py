@@ -60,7 +60,7 @@ class PolicyProgram:
 
 @dataclass(frozen=True, slots=True)
 class SliceOwner:
-    """Ports `first` to `first + size - 1` of an egress IP belong to `node`; size is a power of two that divides first."""
+    """Ports `first` to `first + size - 1` of an egress IP belong to `node`; size, a power of two, divides first."""
 
     egress_ip: Address
     first: int
