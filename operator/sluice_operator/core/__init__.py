@@ -1,0 +1,1 @@
+"""Decisions of the operator: pure functions over a snapshot, no I/O, no clock, no globals."""

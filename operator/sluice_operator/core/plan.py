@@ -1,0 +1,268 @@
+"""plan(snapshot) -> Plan: everything the operator decides, in one place and without doing any of it.
+
+```
+  snapshot            what is missing                         action, in this order
+  pool                its finalizer, before anything uses it  SetFinalizers
+  policy without id   a number                                AdvanceIds       (compare-and-swap)
+  policy, no claim    an address                              Claim            (create: the name is the lock)
+  claim x node        a slice of ports                        WriteSlices
+  policy status       id, addresses, revision, conditions     WritePolicyStatus (ascending revision)
+  claim, no use       nothing                                 Release
+  pool                Deployment, Service, budget             ApplyGatewayObject / DeleteGatewayObject
+  pool status         counts, conditions                      WritePoolStatus
+  pool going, unused  nothing                                 SetFinalizers
+```
+
+Invariants:
+- A status mentions only addresses whose claim is in the snapshot. So a plan that creates claims leaves the statuses of
+  their policies to the next one, and there is no instruction between two writes at which a crash loses or doubles
+  anything.
+- A plan from the state that a plan leads to is, after a few rounds, empty.
+- Pure: no I/O, no clock, no state between calls.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from sluice_api.addresses import object_name
+from sluice_api.reasons import Reason
+
+from sluice_api.names import FINALIZER_IN_USE
+from sluice_operator.core import gateway, ids, ports
+from sluice_operator.core.actions import (
+    Action,
+    AdvanceIds,
+    ApplyGatewayObject,
+    Claim,
+    DeleteGatewayObject,
+    Plan,
+    Release,
+    SetFinalizers,
+    WritePolicyStatus,
+    WritePoolStatus,
+    WriteSlices,
+)
+from sluice_operator.core.allocate import Allocator, Allotment
+from sluice_operator.core.index import Index, build
+from sluice_operator.core.pools import Refusal, ResolvedPool, resolve
+from sluice_operator.core.poolstatus import in_use, pool_status
+from sluice_operator.core.snapshot import EgressIP, Policy, PolicyKey, Pool, Snapshot
+from sluice_operator.core.status import PolicyFacts, notices, policy_status
+from sluice_operator.core.words import count, names
+
+
+def plan(snapshot: Snapshot) -> Plan:
+    """The writes that bring the cluster closer to what its pools and policies ask for."""
+    planner = _Planner(snapshot)
+    return Plan(
+        (
+            *planner.hold_pools(),
+            *planner.draw_ids(),
+            *planner.claim(),
+            *planner.write_slices(),
+            *planner.write_policies(),
+            *planner.release(),
+            *planner.gateways(),
+            *planner.write_pools(),
+            *planner.let_pools_go(),
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ports:
+    """Slices to write, and by claim the nodes that got none."""
+
+    writes: tuple[WriteSlices, ...]
+    unserved: Mapping[str, tuple[str, ...]]
+
+
+class _Planner:
+    """One snapshot's decisions. Everything shared between the steps is computed once, in the constructor."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._index: Index = build(snapshot)
+        self._pools: Mapping[str, ResolvedPool] = resolve(snapshot.pools.values())
+        self._refusals = {key: _refusal(policy, snapshot) for key, policy in snapshot.policies.items()}
+        self._allotments = self._allot()
+        self._ids = ids.assign(snapshot.policies.values(), last=snapshot.ids.last)
+        self._proxy_ports = gateway.proxy_ports(snapshot.pools.values(), snapshot.gateway_objects)
+        self._ports = self._assign_ports()
+
+    def _allot(self) -> dict[PolicyKey, Allotment]:
+        """Addresses of every policy that may use its pool; an invalid policy keeps what it has, others get none."""
+        claims_of = self._index.claims_of
+        allowed = [self._snapshot.policies[key] for key, refusal in self._refusals.items() if refusal is None]
+        allotments = Allocator(self._pools, self._snapshot.egress_ips.values()).allot(allowed, claims_of)
+        for key, refusal in self._refusals.items():
+            if refusal is not None and refusal.reason == Reason.INVALID_SPEC:
+                policy = self._snapshot.policies[key]
+                mine = tuple(claim for claim in claims_of.get(key, ()) if claim.pool == policy.pool)
+                kept = tuple(claim for claim in mine if claim.address in policy.status.addresses) or mine
+                allotments[key] = Allotment(used=kept)
+        return allotments
+
+    def _assign_ports(self) -> _Ports:
+        writes: list[WriteSlices] = []
+        unserved: dict[str, tuple[str, ...]] = {}
+        nodes = frozenset(self._snapshot.nodes)
+        for claim in self._snapshot.egress_ips.values():
+            pool = self._snapshot.pools.get(claim.pool)
+            if pool is None or claim.deleting:
+                continue
+            slices, left = ports.assign(claim.slices, nodes, size=pool.ports_per_slice)
+            if left:
+                unserved[claim.name] = left
+            if slices != claim.slices or claim.nodes != len(slices):
+                writes.append(WriteSlices(claim.name, slices, claim.resource_version))
+        return _Ports(tuple(writes), unserved)
+
+    def hold_pools(self) -> Iterator[Action]:
+        """Put the finalizer on every pool, so that a pool cannot vanish under a claim that is being made."""
+        for pool in self._snapshot.pools.values():
+            if not pool.deleting and FINALIZER_IN_USE not in pool.finalizers:
+                yield SetFinalizers(pool.name, (*pool.finalizers, FINALIZER_IN_USE), pool.resource_version)
+
+    def let_pools_go(self) -> Iterator[Action]:
+        """Take the finalizer from pools that are being deleted and that nothing uses."""
+        for pool in self._snapshot.pools.values():
+            if pool.deleting and FINALIZER_IN_USE in pool.finalizers and not in_use(pool.name, self._index):
+                others = tuple(name for name in pool.finalizers if name != FINALIZER_IN_USE)
+                yield SetFinalizers(pool.name, others, pool.resource_version)
+
+    def draw_ids(self) -> Iterator[Action]:
+        """Move the counter past the ids that statuses are about to name."""
+        if self._ids.drawn:
+            yield AdvanceIds(self._ids.last, self._snapshot.ids.resource_version)
+
+    def claim(self) -> Iterator[Action]:
+        """Claim what policies lack."""
+        for key, allotment in self._allotments.items():
+            policy = self._snapshot.policies[key]
+            for address in allotment.new:
+                yield Claim(object_name(address), address, policy.pool, key, policy.uid)
+
+    def write_slices(self) -> Iterator[Action]:
+        """Slices for nodes that came, none for nodes that went."""
+        yield from self._ports.writes
+
+    def write_policies(self) -> Iterator[Action]:
+        """Statuses that differ, in ascending revision (see `status.policy_status` for why the order matters)."""
+        newest = max((policy.status.revision for policy in self._snapshot.policies.values()), default=0)
+        writes: list[WritePolicyStatus] = []
+        for key, policy in self._snapshot.policies.items():
+            allotment = self._allotments.get(key, Allotment())
+            if allotment.new:
+                continue
+            facts = PolicyFacts(
+                refusal=self._refusals[key],
+                unassigned=tuple(self._lacking(policy, allotment)),
+                addresses=tuple(claim.address for claim in allotment.used),
+                outside=allotment.outside,
+                id=self._ids.ids.get(key),
+                newest_revision=newest,
+            )
+            status = policy_status(policy, facts, self._index, now=self._snapshot.now)
+            newest = max(newest, status.revision)
+            if status != policy.status:
+                told = notices(
+                    policy.status.conditions,
+                    status.conditions,
+                    kind="EgressPolicy",
+                    namespace=key.namespace,
+                    name=key.name,
+                    uid=policy.uid,
+                )
+                writes.append(WritePolicyStatus(key, status, policy.resource_version, told))
+        yield from sorted(writes, key=lambda write: write.status.revision)
+
+    def _lacking(self, policy: Policy, allotment: Allotment) -> Iterator[Refusal]:
+        yield from allotment.refusals
+        for claim in allotment.used:
+            left = self._ports.unserved.get(claim.name)
+            if left:
+                size = self._snapshot.pools[claim.pool].ports_per_slice
+                yield Refusal(
+                    Reason.PORTS_EXHAUSTED,
+                    f"{claim.address} has {count(len(claim.slices), 'slice')} of {size} ports and none is left for "
+                    f"{names(left)}, whose pods are dropped; use a pool with smaller spec.portsPerSlice",
+                )
+        if policy.key not in self._ids.ids:
+            yield Refusal(Reason.PENDING, "every policy id is in use; delete policies that are no longer needed")
+
+    def release(self) -> Iterator[Action]:
+        """Delete claims that no policy uses and that no node may still be using."""
+        for claim in self._snapshot.egress_ips.values():
+            if not claim.deleting and self._releasable(claim):
+                yield Release(claim.name, claim.uid, claim.address, claim.policy, claim.resource_version)
+
+    def _releasable(self, claim: EgressIP) -> bool:
+        policy = self._snapshot.policies.get(claim.policy)
+        if policy is None:
+            return claim.policy not in self._index.listed
+        used = self._allotments.get(policy.key, Allotment()).used
+        if any(claim.name == other.name for other in used) or claim.address in policy.status.addresses:
+            return False
+        # The policy lives and its status no longer names the address: safe once every node has programmed that status.
+        return not self._index.behind(policy.status.revision)
+
+    def gateways(self) -> Iterator[Action]:
+        """Bring each pool's gateway objects to what they ought to be."""
+        for name, resolved in self._pools.items():
+            pool = resolved.pool
+            if pool.deleting and not in_use(name, self._index):
+                continue
+            wanted = gateway.documents(pool, self._snapshot.settings, proxy_port=self._proxy_ports[name])
+            for document in wanted:
+                live = self._snapshot.gateway_objects.get((document["kind"], document["metadata"]["name"]))
+                if live is not None and live.deleting:
+                    continue
+                if gateway.differs(live, document):
+                    yield ApplyGatewayObject(document, ours=live is not None)
+            yield from self._surplus(pool, {(entry["kind"], entry["metadata"]["name"]) for entry in wanted})
+
+    def _surplus(self, pool: Pool, wanted: set[tuple[str, str]]) -> Iterable[Action]:
+        for key, live in self._snapshot.gateway_objects.items():
+            if live.pool == pool.name and key not in wanted and not live.deleting:
+                yield DeleteGatewayObject(*key)
+
+    def write_pools(self) -> Iterator[Action]:
+        """Pool statuses that differ."""
+        for name, resolved in self._pools.items():
+            pool = resolved.pool
+            if pool.deleting and not in_use(name, self._index):
+                continue
+            status = pool_status(
+                resolved,
+                self._index,
+                self._snapshot.settings,
+                proxy_port=self._proxy_ports[name],
+                now=self._snapshot.now,
+            )
+            if status != pool.status:
+                told = notices(
+                    pool.status.conditions, status.conditions, kind="EgressPool", namespace="", name=name, uid=pool.uid
+                )
+                yield WritePoolStatus(name, status, pool.resource_version, told)
+
+
+def _refusal(policy: Policy, snapshot: Snapshot) -> Refusal | None:
+    """Why a policy is not accepted; None when it is."""
+    if policy.problems:
+        return Refusal(Reason.INVALID_SPEC, "; ".join(policy.problems))
+    pool = snapshot.pools.get(policy.pool)
+    if pool is None:
+        known = f"there are: {names(sorted(snapshot.pools))}" if snapshot.pools else "there are none"
+        return Refusal(
+            Reason.POOL_NOT_FOUND, f"pool {policy.pool} does not exist ({known}); create it or correct spec.pool"
+        )
+    if pool.namespaces is not None:
+        namespace = snapshot.namespaces.get(policy.key.namespace)
+        if namespace is None or not pool.namespaces.matches(namespace.labels):
+            return Refusal(
+                Reason.NAMESPACE_NOT_ALLOWED,
+                f"namespace {policy.key.namespace} does not match spec.namespaces of pool {pool.name}; "
+                "label the namespace so that it matches, or use another pool",
+            )
+    return None

@@ -1,0 +1,80 @@
+"""What each pool can give: its addresses, whether it is accepted, whether it is on its way out.
+
+Invariants:
+- An address lies within the ranges of at most one accepted pool: of two pools that overlap the younger is not
+  accepted, so a new pool never disturbs one that is in use.
+- A pool that is not accepted gives nothing new; what was assigned from it before stays.
+- Pure: no I/O, no clock.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from sluice_api.addresses import AddressError, PoolAddresses
+from sluice_api.reasons import Reason
+
+from sluice_operator.core.snapshot import Address, Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why something is not accepted or not assigned."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedPool:
+    """A pool with its addresses read; `addresses` is None when they cannot be."""
+
+    pool: Pool
+    addresses: PoolAddresses | None
+    refusal: Refusal | None
+
+    @property
+    def gives(self) -> bool:
+        """Whether new addresses may be assigned from it."""
+        return self.refusal is None and not self.pool.deleting
+
+    def __contains__(self, address: Address) -> bool:
+        return self.addresses is not None and address in self.addresses
+
+    def total(self, version: int) -> int:
+        """How many addresses of a family it has."""
+        return 0 if self.addresses is None else self.addresses.count(version)
+
+    def families(self) -> frozenset[int]:
+        """The families it has addresses of."""
+        return frozenset(version for version in (4, 6) if self.total(version))
+
+    def walk(self, version: int) -> Iterator[Address]:
+        """Its addresses of a family, lowest first."""
+        return iter(()) if self.addresses is None else self.addresses.of_family(version)
+
+
+def resolve(pools: Iterable[Pool]) -> Mapping[str, ResolvedPool]:
+    """Read every pool's addresses and decide which pools are accepted, older ones first."""
+    resolved: dict[str, ResolvedPool] = {}
+    for pool in sorted(pools, key=lambda pool: (pool.created, pool.name)):
+        try:
+            addresses = PoolAddresses.parse(pool.addresses, pool.exclude)
+        except AddressError as error:
+            resolved[pool.name] = ResolvedPool(pool, None, Refusal(Reason.INVALID_SPEC, str(error)))
+            continue
+        resolved[pool.name] = ResolvedPool(pool, addresses, _overlap(pool, addresses, resolved.values()))
+    return resolved
+
+
+def _overlap(pool: Pool, addresses: PoolAddresses, older: Iterable[ResolvedPool]) -> Refusal | None:
+    for other in older:
+        if other.addresses is None or other.refusal is not None:
+            continue
+        shared = addresses.overlap(other.addresses)
+        if shared is not None:
+            return Refusal(
+                Reason.OVERLAPS_POOL,
+                f"{shared} is also in pool {other.pool.name}, which is older; "
+                f"remove it from spec.addresses of {pool.name} or of {other.pool.name}, or add it to spec.exclude",
+            )
+    return None

@@ -1,0 +1,91 @@
+"""A pool's status: is it healthy, is it running out, and may it go?
+
+Invariants:
+- Counts are of claims (EgressIP objects), the truth about assignment, not of statuses.
+- A pool that is being deleted stays while anything uses it, and says what.
+- Pure: no I/O; the time is an argument.
+"""
+
+from sluice_api.reasons import ConditionType, Reason
+
+from sluice_operator.core.gateway import proxy_url
+from sluice_operator.core.index import Index
+from sluice_operator.core.pools import ResolvedPool
+from sluice_operator.core.snapshot import EgressIP, FamilyCount, PolicyKey, PoolStatus, Settings
+from sluice_operator.core.status import Verdict, conditions
+from sluice_operator.core.words import count, names
+
+
+def pool_status(resolved: ResolvedPool, index: Index, settings: Settings, *, proxy_port: int, now: str) -> PoolStatus:
+    """The status a pool ought to have."""
+    pool = resolved.pool
+    claims = index.claims_in.get(pool.name, ())
+    policies = index.policies_of.get(pool.name, ())
+    gateways = index.ready_gateways.get(pool.name, ())
+    accepted = _accepted(resolved)
+    verdicts = (accepted, _ready(resolved, accepted, claims=claims, policies=policies, gateways=gateways))
+    return PoolStatus(
+        observed_generation=pool.generation,
+        ipv4=_family(resolved, claims, 4),
+        ipv6=_family(resolved, claims, 6),
+        gateways_desired=pool.gateways.replicas,
+        gateways_ready=len(gateways),
+        gateway_nodes=gateways,
+        policies=len(policies),
+        proxy=proxy_url(pool, settings),
+        proxy_port=proxy_port,
+        conditions=conditions(pool.status.conditions, verdicts, generation=pool.generation, now=now),
+    )
+
+
+def in_use(name: str, index: Index) -> bool:
+    """Whether a pool must stay: a policy names it, or one of its addresses is still claimed."""
+    return bool(index.policies_of.get(name) or index.claims_in.get(name))
+
+
+def _family(resolved: ResolvedPool, claims: tuple[EgressIP, ...], version: int) -> FamilyCount:
+    mine = [claim for claim in claims if claim.address.version == version]
+    total = resolved.total(version)
+    within = sum(1 for claim in mine if claim.address in resolved)
+    return FamilyCount(total=total, assigned=len(mine), free=total - within)
+
+
+def _accepted(resolved: ResolvedPool) -> Verdict:
+    if resolved.refusal is not None:
+        return Verdict(ConditionType.ACCEPTED, "False", resolved.refusal.reason, resolved.refusal.message)
+    return Verdict(ConditionType.ACCEPTED, "True", Reason.ACCEPTED, "")
+
+
+def _ready(
+    resolved: ResolvedPool,
+    accepted: Verdict,
+    *,
+    claims: tuple[EgressIP, ...],
+    policies: tuple[PolicyKey, ...],
+    gateways: tuple[str, ...],
+) -> Verdict:
+    pool, kind = resolved.pool, ConditionType.READY
+    if pool.deleting:
+        if policies:
+            message = (
+                f"deletion waits for {count(len(policies), 'policy', 'policies')} using this pool: {names(policies)}; "
+                "delete them or name another pool in their spec.pool"
+            )
+        else:
+            message = (
+                f"deletion waits until every node has let go of {count(len(claims), 'address', 'addresses')}: "
+                f"{names(claim.address for claim in claims)}"
+            )
+        return Verdict(kind, "False", Reason.IN_USE, message)
+    if not accepted.holds:
+        return Verdict(kind, "False", accepted.reason, accepted.message)
+    if not gateways:
+        message = (
+            f"none of {count(pool.gateways.replicas, 'gateway')} is ready; "
+            f"see the pods of Deployment {pool.name}-gateway"
+        )
+        return Verdict(kind, "False", Reason.NO_GATEWAY_READY, message)
+    message = ""
+    if len(gateways) < pool.gateways.replicas:
+        message = f"{len(gateways)} of {pool.gateways.replicas} gateways are ready: {names(gateways)}"
+    return Verdict(kind, "True", Reason.READY, message)

@@ -1,0 +1,48 @@
+"""Which node may use which ports of an egress IP.
+
+Invariants:
+- A slice belongs to at most one node, a node has at most one slice of an egress IP.
+- What a node has it keeps: slices move only when their node is gone or the pool's slice size changed.
+- The lowest free slice goes to the next node in name order, so the same input gives the same output.
+- Pure: no I/O, no clock.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+
+from sluice_api.slices import all_slices
+
+from sluice_operator.core.snapshot import Slice
+
+
+@cache
+def blocks(size: int) -> tuple[tuple[int, int], ...]:
+    """Every (first, last) block of `size` ports that may be handed out, lowest first."""
+    return tuple((block.first, block.last) for block in all_slices(size))
+
+
+def assign(held: Iterable[Slice], nodes: Iterable[str], *, size: int) -> tuple[tuple[Slice, ...], tuple[str, ...]]:
+    """Give every node one slice of an egress IP.
+
+    `held` is what the egress IP's status says now, `size` the pool's ports per slice. Returns the slices in port order
+    and the nodes, in name order, for which no slice is left.
+    """
+    wanted = set(nodes)
+    valid = set(blocks(size))
+    taken: dict[tuple[int, int], str] = {}
+    served: set[str] = set()
+    for entry in held:
+        block = (entry.first, entry.last)
+        if block in valid and block not in taken and entry.node in wanted and entry.node not in served:
+            taken[block] = entry.node
+            served.add(entry.node)
+    if len(served) == len(wanted):
+        return _in_port_order(taken), ()
+    free = (block for block in blocks(size) if block not in taken)
+    unserved = sorted(wanted - served)
+    given = {block: node for node, block in zip(unserved, free, strict=False)}
+    return _in_port_order(taken | given), tuple(unserved[len(given) :])
+
+
+def _in_port_order(taken: dict[tuple[int, int], str]) -> tuple[Slice, ...]:
+    return tuple(Slice(node, first, last) for (first, last), node in sorted(taken.items()))

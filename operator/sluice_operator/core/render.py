@@ -1,0 +1,88 @@
+"""Decisions -> documents of the API server.
+
+Pure, and the inverse of `project`: what is written here and read there compares equal, or the operator would write
+for ever.
+"""
+
+from typing import Any
+
+from sluice_api.names import API_VERSION, LABEL_POLICY_NAME, LABEL_POLICY_NAMESPACE, LABEL_POOL
+from sluice_operator.core.actions import Claim
+from sluice_operator.core.snapshot import Condition, FamilyCount, PolicyStatus, PoolStatus, Slice
+
+Document = dict[str, Any]
+
+
+def claim(action: Claim) -> Document:
+    """The EgressIP to create."""
+    labels = {LABEL_POOL: action.pool, LABEL_POLICY_NAMESPACE: action.policy.namespace}
+    if len(action.policy.name) <= 63:  # a label's value is shorter than an object's name may be
+        labels[LABEL_POLICY_NAME] = action.policy.name
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "EgressIP",
+        "metadata": {"name": action.name, "labels": labels},
+        "spec": {
+            "address": str(action.address),
+            "pool": action.pool,
+            "policy": {
+                "namespace": action.policy.namespace,
+                "name": action.policy.name,
+                "uid": action.policy_uid,
+            },
+        },
+    }
+
+
+def slices_status(slices: tuple[Slice, ...]) -> Document:
+    """The operator's half of an EgressIP's status; the holder is the agents' to write."""
+    return {
+        "slices": [{"ports": f"{entry.first}-{entry.last}", "node": entry.node} for entry in slices],
+        "nodes": len(slices),
+    }
+
+
+def policy_status(status: PolicyStatus) -> Document:
+    """An EgressPolicy's status; a null takes a field away."""
+    return {
+        "observedGeneration": status.observed_generation,
+        "id": status.id,
+        "revision": status.revision,
+        "addresses": [str(address) for address in status.addresses],
+        "pods": status.pods,
+        "nodes": {"concerned": status.nodes_concerned, "programmed": status.nodes_programmed},
+        "conditions": [_condition(condition) for condition in status.conditions],
+    }
+
+
+def pool_status(status: PoolStatus) -> Document:
+    """An EgressPool's status; a null takes a field away."""
+    return {
+        "observedGeneration": status.observed_generation,
+        "ipv4": _family_count(status.ipv4),
+        "ipv6": _family_count(status.ipv6),
+        "gateways": {
+            "desired": status.gateways_desired,
+            "ready": status.gateways_ready,
+            "nodes": list(status.gateway_nodes),
+        },
+        "policies": status.policies,
+        "proxy": status.proxy or None,
+        "proxyPort": status.proxy_port,
+        "conditions": [_condition(condition) for condition in status.conditions],
+    }
+
+
+def _condition(condition: Condition) -> Document:
+    return {
+        "type": condition.type,
+        "status": condition.status,
+        "reason": condition.reason,
+        "message": condition.message,
+        "observedGeneration": condition.observed_generation,
+        "lastTransitionTime": condition.last_transition_time,
+    }
+
+
+def _family_count(count: FamilyCount) -> Document:
+    return {"total": count.total, "assigned": count.assigned, "free": count.free}

@@ -1,0 +1,265 @@
+"""What the operator knows of the cluster at one moment: projections, never whole objects.
+
+Invariants:
+- Every value is frozen and compares by value: two equal projections mean that nothing the operator cares about changed.
+- `resource_version` takes part in writes (as a precondition) but not in comparisons: a change that leaves everything
+  else alone does not trigger planning.
+- No I/O, no clock: the time at which a plan is made is a field of the snapshot.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, NamedTuple
+
+Address = IPv4Address | IPv6Address
+
+
+class PolicyKey(NamedTuple):
+    """Names an EgressPolicy."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One entry of `status.conditions`; `status` is "True", "False" or "Unknown"."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    observed_generation: int
+    last_transition_time: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """One `matchExpressions` entry of a label selector."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """A label selector; with nothing in it, it selects everything."""
+
+    labels: tuple[tuple[str, str], ...] = ()
+    expressions: tuple[Expression, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Kubernetes' rules: every entry must hold; NotIn and DoesNotExist hold when the key is absent."""
+        if any(labels.get(key) != value for key, value in self.labels):
+            return False
+        return all(_holds(expression, labels) for expression in self.expressions)
+
+
+def _holds(expression: Expression, labels: Mapping[str, str]) -> bool:
+    value = labels.get(expression.key)
+    match expression.operator:
+        case "In":
+            return value is not None and value in expression.values
+        case "NotIn":
+            return value is None or value not in expression.values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case _:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySpec:
+    """`spec.gateways` of a pool; tolerations and resources go into the Deployment as they are written."""
+
+    replicas: int = 2
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    proxy_enabled: bool = True
+    proxy_port: int = 3128
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyCount:
+    """Addresses of one family of a pool."""
+
+    total: int = 0
+    assigned: int = 0
+    free: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    """`status` of an EgressPool, as observed or as desired."""
+
+    observed_generation: int = 0
+    ipv4: FamilyCount = FamilyCount()
+    ipv6: FamilyCount = FamilyCount()
+    gateways_desired: int = 0
+    gateways_ready: int = 0
+    gateway_nodes: tuple[str, ...] = ()
+    policies: int = 0
+    proxy: str = ""
+    proxy_port: int | None = None
+    conditions: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """An EgressPool. `problems` are faults of its spec found while reading it; empty for a valid pool."""
+
+    name: str
+    uid: str
+    generation: int
+    created: str
+    addresses: tuple[str, ...]
+    exclude: tuple[str, ...] = ()
+    namespaces: Selector | None = None
+    gateways: GatewaySpec = GatewaySpec()
+    ports_per_slice: int = 1024
+    deleting: bool = False
+    finalizers: tuple[str, ...] = ()
+    status: PoolStatus = PoolStatus()
+    resource_version: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyStatus:
+    """`status` of an EgressPolicy, as observed or as desired. Addresses are in order: IPv4 first."""
+
+    observed_generation: int = 0
+    id: int | None = None
+    revision: int = 0
+    addresses: tuple[Address, ...] = ()
+    pods: int = 0
+    nodes_concerned: int = 0
+    nodes_programmed: int = 0
+    conditions: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """An EgressPolicy. `families` is None when the policy takes every family its pool has.
+
+    `problems` are faults of its spec found while reading it, in words; a policy with one is not accepted.
+    """
+
+    key: PolicyKey
+    uid: str
+    generation: int
+    created: str
+    pool: str
+    families: frozenset[int] | None = None
+    requested: tuple[Address, ...] = ()
+    problems: tuple[str, ...] = ()
+    status: PolicyStatus = PolicyStatus()
+    resource_version: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A namespace's labels, which a pool's selector is matched against."""
+
+    name: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Ports first..last of an egress IP, which `node` alone may use."""
+
+    node: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class EgressIP:
+    """A claim: while this object exists its address belongs to `policy` and to nobody else."""
+
+    name: str
+    uid: str
+    address: Address
+    pool: str
+    policy: PolicyKey
+    slices: tuple[Slice, ...] = ()
+    nodes: int = 0
+    deleting: bool = False
+    resource_version: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NodePolicy:
+    """What one node's agent says of one policy that selects pods there."""
+
+    key: PolicyKey
+    generation: int
+    pods: int
+    overridden: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EgressNode:
+    """An agent's report. `removing`: it was asked to take everything out, so it programs nothing.
+
+    `gateways_alive` is what this node's probes say of gateway nodes (True: answers).
+    """
+
+    name: str
+    revision: int
+    gateway_for: frozenset[str] = frozenset()
+    policies: tuple[NodePolicy, ...] = ()
+    gateways_alive: tuple[tuple[str, bool], ...] = ()
+    trouble: str = ""
+    removing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayObject:
+    """A live Deployment, Service or PodDisruptionBudget of a pool; `document` holds metadata and spec."""
+
+    kind: str
+    name: str
+    pool: str
+    document: Mapping[str, Any]
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IdCounter:
+    """The last policy id handed out, and the version of the ConfigMap that says so (None: it does not exist)."""
+
+    last: int = 0
+    resource_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the deployment of the operator decides."""
+
+    namespace: str
+    gateway_image: str
+    pull_policy: str = "IfNotPresent"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything a plan is made from. `now` is RFC 3339 in UTC, used only as a transition time."""
+
+    now: str
+    settings: Settings
+    pools: Mapping[str, Pool] = field(default_factory=dict)
+    policies: Mapping[PolicyKey, Policy] = field(default_factory=dict)
+    namespaces: Mapping[str, Namespace] = field(default_factory=dict)
+    egress_ips: Mapping[str, EgressIP] = field(default_factory=dict)
+    nodes: Mapping[str, EgressNode] = field(default_factory=dict)
+    gateway_objects: Mapping[tuple[str, str], GatewayObject] = field(default_factory=dict)
+    ids: IdCounter = IdCounter()

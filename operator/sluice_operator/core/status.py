@@ -1,0 +1,215 @@
+"""Conditions and counts: what is written about a policy and a pool for people and programs to read.
+
+Invariants:
+- Honest: `Programmed=True` only when every node's agent says that it has programmed this very state.
+- `lastTransitionTime` changes exactly when a condition's status changes.
+- Every message of a condition that is not True names the object, the value and what to do about it.
+- Pure: no I/O; the time is an argument.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from sluice_api.reasons import ConditionType, Reason
+
+from sluice_operator.core.actions import Notice
+from sluice_operator.core.index import Index
+from sluice_operator.core.pools import Refusal
+from sluice_operator.core.snapshot import Address, Condition, NodePolicy, Policy, PolicyStatus
+from sluice_operator.core.words import count, names
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A condition without its history."""
+
+    type: ConditionType
+    status: Literal["True", "False", "Unknown"]
+    reason: Reason
+    message: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the status is True."""
+        return self.status == "True"
+
+
+def conditions(
+    previous: Iterable[Condition], verdicts: Iterable[Verdict], *, generation: int, now: str
+) -> tuple[Condition, ...]:
+    """Verdicts as conditions; one whose status is what it was keeps its transition time."""
+    before = {condition.type: condition for condition in previous}
+    merged = []
+    for verdict in verdicts:
+        old = before.get(verdict.type)
+        unchanged = old is not None and old.status == verdict.status and old.last_transition_time
+        merged.append(
+            Condition(
+                type=str(verdict.type),
+                status=verdict.status,
+                reason=str(verdict.reason),
+                message=verdict.message,
+                observed_generation=generation,
+                last_transition_time=old.last_transition_time if old is not None and unchanged else now,
+            )
+        )
+    return tuple(merged)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFacts:
+    """What the rest of the plan found out about one policy."""
+
+    refusal: Refusal | None
+    """Why it is not accepted."""
+    unassigned: tuple[Refusal, ...]
+    """What it lacks: addresses, ports, an id."""
+    addresses: tuple[Address, ...]
+    outside: tuple[Address, ...]
+    id: int | None
+    newest_revision: int
+    """The highest revision of any policy so far; a new one is above it."""
+
+
+def policy_status(policy: Policy, facts: PolicyFacts, index: Index, *, now: str) -> PolicyStatus:
+    """The status a policy ought to have.
+
+    A new revision is drawn whenever what agents must program changes. It is above every revision so far, so that an
+    agent which has seen a later one has seen this one too, whatever order the statuses were decided in.
+    """
+    accepted = _accepted(facts)
+    assigned = _assigned(policy, facts)
+    old = policy.status
+    changed = (
+        old.observed_generation != policy.generation
+        or old.id != facts.id
+        or old.addresses != facts.addresses
+        or not old.revision
+        or _was(old, ConditionType.ACCEPTED) != accepted.status
+    )
+    revision = max(policy.resource_version, facts.newest_revision + 1) if changed else old.revision
+    reports = index.reports.get(policy.key, ())
+    waiting = _waiting(policy, revision, index)
+    programmed = _programmed(facts, index, waiting)
+    concerned = {name for name, report in reports if report.pods} | set(waiting)
+    ready = _ready(policy, (accepted, assigned, programmed), index, reports)
+    return PolicyStatus(
+        observed_generation=policy.generation,
+        id=facts.id,
+        revision=revision,
+        addresses=facts.addresses,
+        pods=sum(report.pods for _, report in reports),
+        nodes_concerned=len(concerned),
+        nodes_programmed=len(concerned - set(waiting)),
+        conditions=conditions(
+            old.conditions, (accepted, assigned, programmed, ready), generation=policy.generation, now=now
+        ),
+    )
+
+
+def notices(
+    before: Iterable[Condition],
+    after: Iterable[Condition],
+    *,
+    kind: Literal["EgressPolicy", "EgressPool"],
+    namespace: str,
+    name: str,
+    uid: str,
+) -> tuple[Notice, ...]:
+    """Events for what changed: a condition that turned False or found another reason, and Ready when it is reached."""
+    known = {condition.type: (condition.status, condition.reason) for condition in before}
+    told: list[Notice] = []
+    for condition in after:
+        if known.get(condition.type) == (condition.status, condition.reason):
+            continue
+        failed = condition.status == "False" and condition.type != ConditionType.READY
+        reached = condition.status == "True" and condition.type == ConditionType.READY
+        lost = condition.type == ConditionType.READY and condition.reason in _ONLY_IN_READY
+        if failed and condition.reason in _PASSING:
+            continue
+        if failed or reached or (lost and condition.status == "False"):
+            severity: Literal["Normal", "Warning"] = "Normal" if reached else "Warning"
+            told.append(Notice(kind, namespace, name, uid, severity, condition.reason, condition.message))
+    return tuple(told)
+
+
+_ONLY_IN_READY = frozenset({Reason.NO_GATEWAY_READY, Reason.IN_USE})
+_PASSING = frozenset({Reason.PENDING, Reason.WAITING_FOR_NODES})
+"""Reasons of every start and every change: telling of each would drown the others."""
+
+
+def _accepted(facts: PolicyFacts) -> Verdict:
+    if facts.refusal is not None:
+        return Verdict(ConditionType.ACCEPTED, "False", facts.refusal.reason, facts.refusal.message)
+    return Verdict(ConditionType.ACCEPTED, "True", Reason.ACCEPTED, "")
+
+
+def _assigned(policy: Policy, facts: PolicyFacts) -> Verdict:
+    if facts.unassigned:
+        message = "; ".join(refusal.message for refusal in facts.unassigned)
+        return Verdict(ConditionType.ASSIGNED, "False", facts.unassigned[0].reason, message)
+    if not facts.addresses:
+        message = facts.refusal.message if facts.refusal is not None else "no address has been claimed yet"
+        return Verdict(ConditionType.ASSIGNED, "False", Reason.PENDING, message)
+    message = ""
+    if facts.outside:
+        message = (
+            f"{names(facts.outside)} is no longer within pool {policy.pool} and stays assigned; "
+            "delete and create the policy again to take another address"
+        )
+    return Verdict(ConditionType.ASSIGNED, "True", Reason.ASSIGNED, message)
+
+
+def _waiting(policy: Policy, revision: int, index: Index) -> dict[str, str]:
+    """Nodes that have not programmed this state, and what their agents say is the matter."""
+    waiting = {node.name: node.trouble for node in index.behind(revision)}
+    for name, report in index.reports.get(policy.key, ()):
+        if report.generation != policy.generation:
+            waiting.setdefault(name, "")
+    return waiting
+
+
+def _programmed(facts: PolicyFacts, index: Index, waiting: dict[str, str]) -> Verdict:
+    kind = ConditionType.PROGRAMMED
+    if not facts.addresses or facts.id is None:
+        message = "nothing to program before addresses are assigned; traffic of selected pods is dropped"
+        return Verdict(kind, "False", Reason.PENDING, message)
+    if not index.working:
+        message = "no node agent has reported yet; see whether the sluice-agent DaemonSet runs"
+        return Verdict(kind, "False", Reason.WAITING_FOR_NODES, message)
+    if not waiting:
+        return Verdict(kind, "True", Reason.PROGRAMMED, "")
+    message = f"waiting for {count(len(waiting), 'node')}: {names(sorted(waiting))}"
+    troubles = sorted(f"{name}: {trouble}" for name, trouble in waiting.items() if trouble)
+    if troubles:
+        message += f" ({troubles[0]})"
+    return Verdict(kind, "False", Reason.WAITING_FOR_NODES, message)
+
+
+def _ready(
+    policy: Policy, others: tuple[Verdict, ...], index: Index, reports: tuple[tuple[str, NodePolicy], ...]
+) -> Verdict:
+    kind = ConditionType.READY
+    for verdict in others:
+        if not verdict.holds:
+            return Verdict(kind, "False", verdict.reason, verdict.message)
+    if not index.ready_gateways.get(policy.pool):
+        message = (
+            f"pool {policy.pool} has no ready gateway, so traffic of selected pods is dropped; "
+            "see the pods of its gateway Deployment"
+        )
+        return Verdict(kind, "False", Reason.NO_GATEWAY_READY, message)
+    overridden = sum(report.overridden for _, report in reports)
+    if overridden:
+        message = (
+            f"{count(overridden, 'selected pod')} on {names(name for name, report in reports if report.overridden)} "
+            f"{'follows' if overridden == 1 else 'follow'} a policy of higher priority (or an older one) instead; "
+            "raise spec.priority or narrow a selector"
+        )
+        return Verdict(kind, "True", Reason.OVERRIDDEN, message)
+    return Verdict(kind, "True", Reason.READY, "")
+
+
+def _was(status: PolicyStatus, kind: ConditionType) -> str | None:
+    return next((condition.status for condition in status.conditions if condition.type == kind), None)

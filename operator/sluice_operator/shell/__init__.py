@@ -1,0 +1,1 @@
+"""What talks to Kubernetes on behalf of the core: stores, requests, the lease, the loop."""

@@ -1,0 +1,185 @@
+"""The loop: something changed -> plan -> apply, until there is nothing left to do.
+
+Invariants:
+- Level-triggered: what woke the loop is only logged. The plan is made from the stores, so a lost or doubled event
+  costs time, never correctness.
+- Wake-ups that arrive while a plan is carried out become one next plan.
+- Only the leader plans, and only when every store has synced since it became the leader.
+- No error ends the loop; what cannot be written now is tried again, waiting longer each time up to a limit.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from sluice_operator.core.actions import Plan
+from sluice_operator.core.plan import plan
+from sluice_operator.core.snapshot import Settings
+from sluice_operator.shell import events
+from sluice_operator.shell.apply import Applier, LostLease, Outcome
+from sluice_operator.shell.kube import Api, ApiError
+from sluice_operator.shell.leader import Leader
+from sluice_operator.shell.metrics import Metrics
+from sluice_operator.shell.view import View
+
+log = logging.getLogger(__name__)
+
+COALESCE: Final = 0.05
+"""Seconds between a wake-up and the plan, so that a burst of changes becomes one plan."""
+FIRST_RETRY: Final = 0.5
+LAST_RETRY: Final = 30.0
+ROUNDS: Final = 50
+"""Plans in a row without a pause. A start takes three or four; more means that plan and cluster disagree for ever."""
+FOLLOWED_EVERY: Final = 60.0
+GATEWAYS_EVERY: Final = 15.0
+
+
+class Wakeups:
+    """What changed since the last plan: a set of descriptions, so a thousand changes of one object are one."""
+
+    def __init__(self) -> None:
+        self._causes: set[str] = set()
+        self._event = asyncio.Event()
+
+    def wake(self, cause: str) -> None:
+        """Note a change."""
+        self._causes.add(cause)
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Wait for a change."""
+        await self._event.wait()
+
+    def take(self) -> set[str]:
+        """The changes noted since the last call."""
+        causes, self._causes = self._causes, set()
+        self._event.clear()
+        return causes
+
+
+class Reconciler:
+    """Owns the view and the loop that acts on it."""
+
+    def __init__(self, api: Api, leader: Leader, *, settings: Settings, metrics: Metrics, reporter: str) -> None:
+        self._api = api
+        self._leader = leader
+        self._metrics = metrics
+        self._reporter = reporter
+        self.wakeups = Wakeups()
+        self.view = View(settings, wake=self.wakeups.wake)
+        self._applier = Applier(api, self.view, namespace=settings.namespace, may_write=leader.is_leader)
+        self._led = False
+        self._posting: set[asyncio.Task[None]] = set()
+
+    async def sync(self) -> None:
+        """Fill every store, waiting for the API server and for the CRDs as long as it takes."""
+        await _until_done(lambda: self.view.list_followed(self._api), what="read the cluster")
+        await _until_done(lambda: self.view.list_gateway_objects(self._api), what="read the gateway objects")
+
+    async def list_periodically(self) -> None:
+        """Reconcile the stores with complete lists for ever: what a watch missed ends here."""
+        elapsed = 0.0
+        while True:
+            await asyncio.sleep(GATEWAYS_EVERY)
+            elapsed += GATEWAYS_EVERY
+            try:
+                if elapsed >= FOLLOWED_EVERY:
+                    elapsed = 0.0
+                    await self.view.list_followed(self._api)
+                await self.view.list_gateway_objects(self._api)
+            except ApiError as error:
+                log.warning("cannot list: %s", error)
+
+    async def run(self) -> None:
+        """Reconcile until cancelled."""
+        delay = FIRST_RETRY
+        while True:
+            await self.wakeups.wait()
+            await asyncio.sleep(COALESCE)
+            if not self._leader.is_leader():
+                self._led = False
+                self.wakeups.take()
+                continue
+            try:
+                settled = await self.reconcile()
+                delay = FIRST_RETRY if settled else delay
+            except LostLease:
+                log.warning("the lease ran out in the middle of a plan; the next leader goes on from here")
+                continue
+            except ApiError as error:
+                settled = False
+                log.warning("stopped, will go on in %.1f s: %s", delay, error)
+            except Exception:
+                settled = False
+                self._metrics.failures.inc()
+                log.exception("a plan failed; trying again in %.1f s", delay)
+            if not settled:
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, LAST_RETRY)
+                self.wakeups.wake("retry")
+
+    async def reconcile(self) -> bool:
+        """Plan and apply until a plan is empty. False when something was refused or did not settle; try later.
+
+        Raises ApiError, LostLease.
+        """
+        if not self._led:
+            # What another leader wrote a moment ago may not have reached our watches yet.
+            await self.view.list_followed(self._api)
+            await self.view.list_gateway_objects(self._api)
+            await self._applier.read_ids()
+            self._led = True
+            log.info("leading; everything was read afresh")
+        for _ in range(ROUNDS):
+            causes = self.wakeups.take()
+            made = self._plan()
+            if not made.actions:
+                return True
+            log.debug("%d writes to make, because of %s", len(made.actions), sorted(causes)[:5])
+            outcome = await self._applier.apply(made)
+            self._account(outcome)
+            if outcome.stale:
+                log.info("planning again: %s", outcome.stale)
+            elif outcome.rejected and outcome.rejected == len(made.actions):
+                return False
+        log.warning("not settled after %d plans", ROUNDS)
+        return False
+
+    def _plan(self) -> Plan:
+        snapshot = self.view.snapshot(now=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        started = time.perf_counter()
+        made = plan(snapshot)
+        self._metrics.observe(snapshot, seconds=time.perf_counter() - started)
+        return made
+
+    def _account(self, outcome: Outcome) -> None:
+        self._metrics.writes.inc(outcome.written)
+        self._metrics.rejections.inc(outcome.rejected)
+        self._metrics.conflicts.inc(bool(outcome.stale))
+        for notice in outcome.notices:
+            task = asyncio.create_task(events.post(self._api, notice, reporter=self._reporter))
+            self._posting.add(task)
+            task.add_done_callback(self._posting.discard)
+
+    async def follow_leadership(self) -> None:
+        """Start over whenever leadership changes: what was read under another one does not count."""
+        while True:
+            await self._leader.changed.wait()
+            self._leader.changed.clear()
+            self._led = False
+            self.wakeups.wake("leadership")
+
+
+async def _until_done(attempt: Callable[[], Awaitable[None]], *, what: str) -> None:
+    delay = FIRST_RETRY
+    while True:
+        try:
+            await attempt()
+            return
+        except ApiError as error:
+            log.warning("cannot %s yet, trying again in %.1f s: %s", what, delay, error)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, LAST_RETRY)

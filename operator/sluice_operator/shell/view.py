@@ -1,0 +1,113 @@
+"""The stores of every kind the operator reads, and the snapshot made of them.
+
+Invariant: there is no snapshot before every store has taken one complete list, so nothing is ever decided from half
+of the cluster.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sluice_operator.core import project
+from sluice_operator.core.snapshot import (
+    EgressIP,
+    EgressNode,
+    GatewayObject,
+    IdCounter,
+    Namespace,
+    Policy,
+    PolicyKey,
+    Pool,
+    Settings,
+    Snapshot,
+)
+from sluice_operator.shell import kube
+from sluice_operator.shell.kube import Api, Resource
+from sluice_operator.shell.store import Document, Store
+
+GATEWAY_LABELS = "app.kubernetes.io/name=sluice-gateway"
+
+
+def _name(document: Document) -> str:
+    name: str = document["metadata"]["name"]
+    return name
+
+
+def _policy_key(document: Document) -> PolicyKey:
+    return PolicyKey(document["metadata"]["namespace"], document["metadata"]["name"])
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A kind that is watched cluster-wide, and its store."""
+
+    resource: Resource
+    store: Store[Any, Any]
+
+
+class View:
+    """All stores; `wake` is called whenever something changed that a plan may depend on."""
+
+    def __init__(self, settings: Settings, *, wake: Callable[[str], None]) -> None:
+        self._settings = settings
+        self.ids = IdCounter()
+        self.pools = Store[str, Pool]("pool", project=project.pool, key_of=_name, wake=wake)
+        self.policies = Store[PolicyKey, Policy]("policy", project=project.policy, key_of=_policy_key, wake=wake)
+        self.namespaces = Store[str, Namespace]("namespace", project=project.namespace, key_of=_name, wake=wake)
+        self.egress_ips = Store[str, EgressIP]("egress IP", project=project.egress_ip, key_of=_name, wake=wake)
+        self.nodes = Store[str, EgressNode]("node", project=project.egress_node, key_of=_name, wake=wake)
+        self.gateway_objects = Store[tuple[str, str], GatewayObject](
+            "gateway",
+            project=lambda document: project.gateway_object(document, kind=document["kind"]),
+            key_of=lambda document: (document["kind"], _name(document)),
+            wake=wake,
+        )
+        self.followed = (
+            Followed(kube.EGRESS_POOL, self.pools),
+            Followed(kube.EGRESS_POLICY, self.policies),
+            Followed(kube.NAMESPACE, self.namespaces),
+            Followed(kube.EGRESS_IP, self.egress_ips),
+            Followed(kube.EGRESS_NODE, self.nodes),
+        )
+
+    @property
+    def synced(self) -> bool:
+        """Whether every store has taken a complete list."""
+        return self.gateway_objects.synced and all(entry.store.synced for entry in self.followed)
+
+    def snapshot(self, *, now: str) -> Snapshot:
+        """What is known at this moment. Raises RuntimeError before the stores have synced."""
+        if not self.synced:
+            raise RuntimeError("a snapshot of stores that have not synced would be of half the cluster")
+        return Snapshot(
+            now=now,
+            settings=self._settings,
+            pools=self.pools.snapshot(),
+            policies=self.policies.snapshot(),
+            namespaces=self.namespaces.snapshot(),
+            egress_ips=self.egress_ips.snapshot(),
+            nodes=self.nodes.snapshot(),
+            gateway_objects=self.gateway_objects.snapshot(),
+            ids=self.ids,
+        )
+
+    async def list_followed(self, api: Api) -> None:
+        """Reconcile every watched store with a complete list. Raises ApiError."""
+        for entry in self.followed:
+            documents, version = await api.list(entry.resource)
+            entry.store.replace(documents, version=version)
+
+    async def list_gateway_objects(self, api: Api) -> None:
+        """Reconcile the gateway objects, which are listed in our namespace instead of watched. Raises ApiError.
+
+        A watch would need permission to read every Deployment and Service of the cluster.
+        """
+        found: list[Document] = []
+        versions: list[int] = []
+        for resource in kube.GATEWAY_KINDS.values():
+            documents, version = await api.list(resource, namespace=self._settings.namespace, labels=GATEWAY_LABELS)
+            # The items of a list do not say their kind.
+            found += [{**document, "kind": resource.kind} for document in documents]
+            versions.append(version)
+        # The oldest of the three lists decides what may be considered deleted.
+        self.gateway_objects.replace(found, version=min(versions))

@@ -1,0 +1,95 @@
+"""kopf: login, watch streams and their lifecycle, and nothing else.
+
+Invariants:
+- kopf makes no API write of its own: only `on.event` handlers are registered (no finalizers, no annotations), and
+  posting, scanning and peering are off.
+- A handler does not decide: it hands the object to its store, and the store wakes the loop.
+- kopf never tells of an object that was deleted between two watches; the periodic lists do (see `reconciler`).
+- kopf has a thread and an event loop to itself: when it ends, it cancels every task of its loop, whoever made it, and
+  it would take the process's signal handlers.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from sluice_operator.shell.kube import SERVICE_ACCOUNT_TOKEN
+from sluice_operator.shell.view import View
+
+log = logging.getLogger(__name__)
+
+Feed = Callable[[Any], None]
+
+
+class Watches:
+    """Watch streams for everything a view follows; its stores are touched only on the loop that called `run`."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._stop = threading.Event()
+
+    async def run(self) -> None:
+        """Watch until cancelled. Raises RuntimeError when kopf ends by itself."""
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        thread = threading.Thread(target=self._watch, args=(loop, ended), name="watches", daemon=True)
+        thread.start()
+        try:
+            await ended.wait()
+            raise RuntimeError("the watches have ended; see the log above")
+        finally:
+            self._stop.set()
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+        registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry)(_login)
+        for entry in self._view.followed:
+            resource, store = entry.resource, entry.store
+            selector = (
+                (resource.group, resource.version, resource.plural) if resource.group else ("v1", resource.plural)
+            )
+            handler = _feeder(loop, put=store.put, remove=store.remove)
+            kopf.on.event(*selector, registry=registry, id=f"feed-{resource.plural}")(handler)
+        try:
+            kopf.run(registry=registry, settings=_settings(), clusterwide=True, standalone=True, stop_flag=self._stop)
+        except Exception:
+            log.exception("the watches failed")
+        finally:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(ended.set)
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False  # Events are ours to post, for transitions only
+    settings.peering.standalone = True  # one leader is chosen by a Lease: see `leader`
+    settings.scanning.disabled = True  # our kinds are known; scanning would need to list CRDs
+    # A stream that is silent for longer than bookmarks can be apart is dead.
+    settings.watching.inactivity_timeout = 70.0
+    settings.watching.connect_timeout = 10.0
+    # The API server ends watches by itself; a client limit covers a stream whose peer is gone.
+    settings.watching.server_timeout = 600.0
+    settings.watching.client_timeout = 660.0
+    settings.networking.request_timeout = 30.0
+    # A worker task lives per object and leaves soon after its event, so that a thousand objects cost no memory.
+    settings.queueing.idle_timeout = 0.5
+    settings.process.ultimate_exiting_timeout = None  # the process ends when its main thread does
+    return settings
+
+
+def _login(settings: kopf.OperatorSettings, **_: Any) -> Any:
+    """The pod's service account, or else KUBECONFIG; the same choice as `KubeApi.connect` makes."""
+    if SERVICE_ACCOUNT_TOKEN.exists():
+        return kopf.login_with_service_account(settings=settings)
+    return kopf.login_with_kubeconfig(settings=settings)
+
+
+def _feeder(loop: asyncio.AbstractEventLoop, *, put: Feed, remove: Feed) -> Any:
+    async def feed(event: Any, **_: Any) -> None:
+        loop.call_soon_threadsafe(remove if event["type"] == "DELETED" else put, event["object"])
+
+    return feed
