@@ -120,8 +120,8 @@ class _Build:
         if target.is_program:
             self._build_program(context / "program")
         else:
-            files = {Path(path).name: data for path, data in sources_of(target, self.project).items()}
-            _write(context / target.name, files)
+            files = sources_of(target, self.project)
+            _write(context / target.name, {path.removeprefix("hack/"): data for path, data in files.items()})
 
     def _build_program(self, folder: Path) -> None:
         """Sluice's wheel, from the sources as they were read at the start of the run."""

@@ -30,7 +30,7 @@ class Target:
 
     @property
     def is_program(self) -> bool:
-        """Whether it is installed from Sluice's wheel (the traffic program is a file by itself)."""
+        """Whether it is installed from Sluice's wheel (the traffic program is only copied)."""
         return SHARED_SOURCE in self.sources
 
     @property
@@ -45,7 +45,7 @@ TARGETS: Mapping[str, Target] = {
         Target("operator", "operator", (SHARED_SOURCE, "operator/sluice_operator"), packages=False),
         Target("agent", "node", (SHARED_SOURCE, "node/sluice_node"), packages=True),
         Target("proxy", None, (SHARED_SOURCE, "proxy/sluice_proxy"), packages=False),
-        Target("traffic", None, ("hack/testbed/traffic.py",), packages=True),
+        Target("traffic", None, ("hack/testbed/traffic",), packages=True),
     )
 }
 
