@@ -1,0 +1,70 @@
+"""Conditions and their reasons: the words by which Sluice says how it is.
+
+Every reason has one documented meaning; docs/reasons.md is made from this module and nothing else.
+Standard library only, no I/O.
+"""
+
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """What a condition speaks of."""
+
+    ACCEPTED = "Accepted"
+    ASSIGNED = "Assigned"
+    PROGRAMMED = "Programmed"
+    READY = "Ready"
+
+
+class Reason(StrEnum):
+    """Why a condition is as it is."""
+
+    PENDING = "Pending"
+    ACCEPTED = "Accepted"
+    ASSIGNED = "Assigned"
+    PROGRAMMED = "Programmed"
+    READY = "Ready"
+    INVALID_SPEC = "InvalidSpec"
+    POOL_NOT_FOUND = "PoolNotFound"
+    NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
+    OVERLAPS_POOL = "OverlapsPool"
+    POOL_EXHAUSTED = "PoolExhausted"
+    ADDRESS_NOT_IN_POOL = "AddressNotInPool"
+    ADDRESS_IN_USE = "AddressInUse"
+    PORTS_EXHAUSTED = "PortsExhausted"
+    WAITING_FOR_NODES = "WaitingForNodes"
+    NO_GATEWAY_READY = "NoGatewayReady"
+    OVERRIDDEN = "Overridden"
+    IN_USE = "InUse"
+    KERNEL_ERROR = "KernelError"
+    REMOVED = "Removed"
+
+    @property
+    def meaning(self) -> str:
+        """What it means and what to do, in a sentence or two."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    Reason.PENDING: "Nothing has been decided yet. If it stays, see whether the operator runs and what it logs.",
+    Reason.ACCEPTED: "The spec is valid and may be acted on.",
+    Reason.ASSIGNED: "Every wanted family has an egress IP.",
+    Reason.PROGRAMMED: "Every node concerned has this generation in its kernel.",
+    Reason.READY: "Traffic leaves as the spec says.",
+    Reason.INVALID_SPEC: "The spec contradicts itself; the message names the field and what to write instead.",
+    Reason.POOL_NOT_FOUND: "spec.pool names a pool that does not exist. Create it or correct the name.",
+    Reason.NAMESPACE_NOT_ALLOWED: "The pool's spec.namespaces does not select the policy's namespace.",
+    Reason.OVERLAPS_POOL: "An older pool has some of the same addresses. Remove them from one of the two.",
+    Reason.POOL_EXHAUSTED: "The pool has no free address of a wanted family. Add addresses or remove policies.",
+    Reason.ADDRESS_NOT_IN_POOL: "A requested address is not in the pool. Request another, or add it to the pool.",
+    Reason.ADDRESS_IN_USE: "A requested address belongs to another policy, which the message names.",
+    Reason.PORTS_EXHAUSTED: "There are more nodes than port slices; nodes that the message names have none. "
+    "Use a pool with smaller slices (spec.portsPerSlice).",
+    Reason.WAITING_FOR_NODES: "Nodes that the message names have not acknowledged this generation yet.",
+    Reason.NO_GATEWAY_READY: "No gateway of the pool is ready, so selected traffic is dropped. "
+    "See the pool's gateway Deployment.",
+    Reason.OVERRIDDEN: "Some pods are selected by a policy that takes precedence: a higher priority, or older.",
+    Reason.IN_USE: "The pool is being deleted but policies that the message names still use it.",
+    Reason.KERNEL_ERROR: "The node's agent could not program the kernel; the message is the kernel's.",
+    Reason.REMOVED: "Everything of Sluice was taken out of the node, as asked by an annotation.",
+}
