@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sluice_api.reasons import Reason
-
 from sluice_operator.core.pools import Refusal, ResolvedPool
 from sluice_operator.core.snapshot import Address, EgressIP, Policy, PolicyKey
 from sluice_operator.core.words import names
@@ -57,9 +56,9 @@ class Allocator:
     def _named(self, policy: Policy, claims: tuple[EgressIP, ...]) -> dict[int, Address | Refusal]:
         """First pass, by family: the exact address that the policy asks for or remembers, where it must be claimed."""
         pool = self._pools[policy.pool]
-        held = {claim.address for claim in claims if claim.pool == policy.pool}
+        held = frozenset(claim.address for claim in claims if claim.pool == policy.pool)
         answers: dict[int, Address | Refusal] = {}
-        for version in _families(policy, pool):
+        for version in _families(policy, pool, held):
             requested = next((address for address in policy.requested if address.version == version), None)
             if requested is not None:
                 if requested not in held:
@@ -80,9 +79,9 @@ class Allocator:
         used: list[EgressIP] = []
         new: list[Address] = []
         refusals: list[Refusal] = []
-        for version in _families(policy, pool):
-            candidates = [claim for claim in claims if claim.pool == policy.pool and claim.address.version == version]
-            held = _preferred(policy, candidates)
+        mine = [claim for claim in claims if claim.pool == policy.pool]
+        for version in _families(policy, pool, frozenset(claim.address for claim in mine)):
+            held = _preferred(policy, [claim for claim in mine if claim.address.version == version])
             answer = named.get(version)
             if held is not None:
                 used.append(held)
@@ -97,7 +96,7 @@ class Allocator:
             used=tuple(used),
             new=tuple(new),
             refusals=tuple(refusals),
-            outside=tuple(claim.address for claim in used if claim.address not in pool),
+            outside=tuple(claim.address for claim in used if pool.addresses is not None and claim.address not in pool),
         )
 
     def _take(self, policy: Policy, pool: ResolvedPool, address: Address) -> Refusal | None:
@@ -148,8 +147,11 @@ class Allocator:
         )
 
 
-def _families(policy: Policy, pool: ResolvedPool) -> tuple[int, ...]:
-    return tuple(sorted(policy.families if policy.families is not None else pool.families()))
+def _families(policy: Policy, pool: ResolvedPool, held: frozenset[Address]) -> tuple[int, ...]:
+    """The families a policy has by now or ought to have; a pool that lost a family does not take it from a policy."""
+    if policy.families is not None:
+        return tuple(sorted(policy.families))
+    return tuple(sorted(pool.families() | {address.version for address in held}))
 
 
 def _preferred(policy: Policy, claims: list[EgressIP]) -> EgressIP | None:

@@ -25,9 +25,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sluice_api.addresses import object_name
-from sluice_api.reasons import Reason
-
 from sluice_api.names import FINALIZER_IN_USE
+from sluice_api.reasons import Reason
 from sluice_operator.core import gateway, ids, ports
 from sluice_operator.core.actions import (
     Action,
