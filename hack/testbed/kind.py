@@ -1,0 +1,1 @@
+"""The kind backend (placeholder until complete)."""

@@ -1,0 +1,49 @@
+"""The two images a cluster cannot start without: the pause program and CoreDNS, made from static programs.
+
+Kept in the cache under a hash of what they are made from.
+"""
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+from testbed import binaries
+from testbed.local.config import PAUSE_IMAGE
+from testbed.local.dns import COREDNS_IMAGE
+from testbed.local.oci import write_archive
+from testbed.local.process import run
+
+SOURCE = Path(__file__).with_name("pause.c")
+
+
+def folder() -> Path:
+    """Where they are kept."""
+    return binaries.cache_root() / "system-images"
+
+
+def pause_program() -> Path:
+    """The pause program, compiled when its source changed."""
+    target = folder() / f"pause-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".pause.{os.getpid()}")
+        run(["gcc", "-Os", "-static", "-s", "-o", str(aside), str(SOURCE)])
+        aside.rename(target)
+    return target
+
+
+def system_images() -> tuple[Path, ...]:
+    """Archives to import on every node before its kubelet starts."""
+    pause = pause_program()
+    coredns = binaries.program_path(binaries.COREDNS, "coredns")
+    pause_archive = pause.with_suffix(".tar")
+    coredns_archive = folder() / f"{coredns.parent.name}.tar"
+    for archive, image, program in (
+        (pause_archive, PAUSE_IMAGE, pause),
+        (coredns_archive, COREDNS_IMAGE, coredns),
+    ):
+        if not archive.exists():
+            path = f"/{image.rsplit('/', 1)[1].split(':')[0]}"
+            write_archive(archive, image, files={path: program}, entrypoint=[path], machine=platform.machine())
+    return (pause_archive, coredns_archive)
