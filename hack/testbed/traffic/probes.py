@@ -124,7 +124,7 @@ async def _udp(target: Target, name: str) -> dict[str, Any]:
 
 async def _ping(target: Target, _name: str) -> dict[str, Any]:
     pinger = Pinger(
-        await resolve(target, socket.SOCK_RAW),
+        await resolve(target, socket.SOCK_DGRAM),
         identifier=random.getrandbits(16),
         token=random.randbytes(16),  # noqa: S311 - no secret
     )

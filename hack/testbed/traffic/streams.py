@@ -107,7 +107,7 @@ class Held:
             transport.close()
 
     async def _ping(self) -> None:
-        address = await resolve(self._target, socket.SOCK_RAW)
+        address = await resolve(self._target, socket.SOCK_DGRAM)
         # The token tells streams apart even if two draw the same identifier.
         pinger = Pinger(address, identifier=random.getrandbits(16), token=random.randbytes(16))  # noqa: S311 - no secret
         pinger.on_reply(self._answered)
