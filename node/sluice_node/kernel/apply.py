@@ -1,0 +1,199 @@
+"""Make the node's kernel what a DesiredNode says.
+
+Order: the tunnel, its peers and routes, which do nothing while no packet is marked; then the rules, in one atomic
+transaction that holds guard, translation and steering together; then the answers for egress IPs; last what is no longer
+wanted is taken away. So whenever it stops half way, packets are dropped rather than let out.
+
+Blocking: call it from a worker thread, never from the event loop's.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, TypeVar
+
+from sluice_api.names import TUNNEL_DEVICE
+from sluice_node.core import diff, routing
+from sluice_node.core.desired import DesiredNode
+from sluice_node.core.flows import egress_ips
+from sluice_node.core.marks import number_peers
+from sluice_node.core.routing import Plumbing, Tunnel
+from sluice_node.core.ruleset import EMPTY, TABLE, ruleset
+from sluice_node.core.tables import Ruleset
+from sluice_node.core.view import View
+from sluice_node.kernel.announce import Announcer
+from sluice_node.kernel.conntrack import Conntrack
+from sluice_node.kernel.netlink import Netlink
+from sluice_node.kernel.nft import Nft, Watch
+from sluice_node.kernel.settings import Settings
+
+_STATE: Final = Path("/run/sluice")
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an apply did. `rules` is the nft transaction in bytes of text, 0 when none was needed."""
+
+    rules: int = 0
+    plumbing: int = 0
+    flows_cut: int = 0
+    announced: int = 0
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.rules or self.plumbing or self.flows_cut or self.announced)
+
+
+class Kernel:
+    """This node's kernel. `sysctl_root` is /proc/sys/net or where the host's is mounted."""
+
+    def __init__(self, sysctl_root: Path = Path("/proc/sys/net"), *, state: Path = _STATE) -> None:
+        self._root = sysctl_root
+        self._settings = Settings(sysctl_root, state / "settings.json")
+        self._nft = Nft()
+        self._watch = Watch(TABLE)
+        self._conntrack = Conntrack()
+        self._announcer = Announcer()
+        self._rules: Ruleset | None = None
+        self._plumbing = Plumbing()
+        self._desired: DesiredNode | None = None
+        self._numbers: dict[str, int] = {}
+
+    def apply(self, desired: DesiredNode) -> Report:
+        """Make the kernel hold `desired`, changing only what differs from what is there.
+
+        Raises KernelError; then the state is between the last and this one, and the next apply starts from what it
+        finds.
+        """
+        with Netlink() as netlink:
+            mtu = routing.tunnel_mtu(desired.tunnel_address, netlink.mtu(desired.uplinks[0]))
+            wanted = routing.plumbing(desired, mtu=mtu, ipv6=self._has_ipv6())
+            self._numbers = number_peers((peer.node for peer in desired.peers), self._numbers)
+            changes = self._prepare(netlink, wanted)
+            rules = self._load(ruleset(View(desired, self._numbers, mtu)))
+            changes += self._connect(netlink, wanted)
+            announced = self._announce(netlink, wanted)
+            changes += self._tidy(netlink, wanted)
+        self._plumbing = wanted
+        cut = self._conntrack.clean(self._desired, desired)
+        self._desired = desired
+        return Report(rules=rules, plumbing=changes, flows_cut=cut, announced=announced)
+
+    def _has_ipv6(self) -> bool:
+        try:
+            return (self._root / "ipv6/conf/all/disable_ipv6").read_text().strip() == "0"
+        except FileNotFoundError:
+            return False
+
+    def _prepare(self, netlink: Netlink, wanted: Plumbing) -> int:
+        """The tunnel, still down if it is new, its peers, and the rules that lead to it or nowhere."""
+        held = netlink.read()
+        count = 0
+        if wanted.tunnel is not None and not _same_device(wanted.tunnel, held.tunnel):
+            index = netlink.index(TUNNEL_DEVICE)
+            netlink.make_tunnel(wanted.tunnel, held.tunnel)
+            if netlink.index(TUNNEL_DEVICE) != index:
+                self._rules = None  # the egress hook went with the old device
+                held = netlink.read()
+            count += 1
+        count += self._settings.hold(dict(wanted.settings))
+        for stray in {(rule.version, rule.preference) for rule in held.rules - wanted.rules}:
+            netlink.clear_rules(*stray)
+            count += 1
+        missing = wanted.rules - netlink.read().rules if count else wanted.rules - held.rules
+        count += _each(missing, netlink.rule)
+        return count + _each(wanted.ends - held.ends, lambda item: netlink.end("replace", item))
+
+    def _load(self, rules: Ruleset) -> int:
+        """The rules, as a change of what is there or, when that is not known, in its place."""
+        known = self._rules if self._watch.generations() == 0 else None
+        text = diff.replacement(rules) if known is None else diff.transaction(known, rules)
+        self._rules = None
+        if text:
+            self._nft.run(text)
+            self._watch.generations()
+        self._rules = rules
+        return len(text)
+
+    def _connect(self, netlink: Netlink, wanted: Plumbing) -> int:
+        """The tunnel up, and what needs it up; then the answers for egress IPs."""
+        held = netlink.read()
+        count = 0
+        if wanted.tunnel is not None and wanted.tunnel != held.tunnel:
+            netlink.raise_tunnel()
+            held = netlink.read()
+            count += 1
+        count += _each(wanted.neighbours - held.neighbours, lambda item: netlink.neighbour("replace", item))
+        count += _each(wanted.routes - held.routes, lambda item: netlink.route("replace", item))
+        return count + _each(wanted.answers - held.answers, lambda item: netlink.answer("replace", item))
+
+    def _announce(self, netlink: Netlink, wanted: Plumbing) -> int:
+        for item in self._plumbing.answers - wanted.answers:
+            self._announcer.stop(item.address)
+        new = wanted.answers - self._plumbing.answers
+        return self._announcer.start((a.address, a.interface, netlink.mac(a.interface)) for a in new)
+
+    def _tidy(self, netlink: Netlink, wanted: Plumbing) -> int:
+        """Take away what is ours and no longer wanted."""
+        held = netlink.read()
+        count = _each(held.answers - wanted.answers, lambda item: netlink.answer("del", item))
+        count += _each(held.routes - wanted.routes, lambda item: netlink.route("del", item))
+        count += _each(held.ends - wanted.ends, lambda item: netlink.end("del", item))
+        return count + _each(held.neighbours - wanted.neighbours, lambda item: netlink.neighbour("del", item))
+
+    def check(self) -> bool:
+        """Whether everything of the last apply is still there; also repeats announcements that are due.
+
+        Cheap enough for every second: it reads what others changed in our tables from the kernel's notices, and the
+        few routes, rules and neighbours themselves.
+        """
+        self._announcer.repeat()
+        if self._rules is None:
+            return False
+        if self._watch.generations() != 0:
+            self._rules = None
+            return False
+        with Netlink() as netlink:
+            held = netlink.read()
+        settings = self._settings.held(path for path, _ in self._plumbing.settings)
+        return replace(held, settings=settings) == self._plumbing
+
+    def counters(self) -> dict[str, int]:
+        """Packets dropped, by reason."""
+        inet = self._nft.counters(family="inet", table=TABLE)
+        return inet | self._nft.counters(family="netdev", table=TABLE)
+
+    def remove(self) -> None:
+        """Take everything of ours out of the node, and give back the settings that were changed.
+
+        Connections that bear an egress IP are forgotten, so that they end rather than go on with it.
+        """
+        known = egress_ips(self._desired) if self._desired is not None else frozenset()
+        self._nft.run(diff.removal(EMPTY))
+        self._watch.generations()
+        with Netlink() as netlink:
+            self._tidy(netlink, Plumbing())
+            for rule in netlink.read().rules:
+                netlink.clear_rules(rule.version, rule.preference)
+            netlink.remove_tunnel()
+        self._settings.hold({})
+        self._conntrack.forget(known)
+        self._rules, self._desired, self._plumbing = None, None, Plumbing()
+
+    def close(self) -> None:
+        """Let go of the sockets; what the kernel holds stays."""
+        for part in (self._nft, self._watch, self._conntrack, self._announcer):
+            part.close()
+
+
+def _same_device(wanted: Tunnel, held: Tunnel | None) -> bool:
+    return held is not None and replace(held, up=wanted.up) == wanted
+
+
+def _each(items: Iterable[_Item], act: Callable[[_Item], None]) -> int:
+    count = 0
+    for item in items:
+        act(item)
+        count += 1
+    return count
