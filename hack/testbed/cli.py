@@ -110,10 +110,9 @@ _on_pair("restart", "Kill component A of host B and start it again.")
 @click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec(name: str, host: str, argv: tuple[str, ...]) -> None:  # noqa: A001 - the word everybody looks for
     """Run a program inside a host."""
-    result = _cluster(name).host(host).run(argv, check=False, input=None if sys.stdin.isatty() else sys.stdin.read())
-    click.echo(result.stdout, nl=False)
-    click.echo(result.stderr, nl=False, err=True)
-    sys.exit(result.returncode)
+    words = argv[1:] if argv[0] == "--" else argv
+    command = _cluster(name).host(host).command(words)
+    os.execvp(command[0], command)
 
 
 @group.command(context_settings=PASS_ON)

@@ -47,6 +47,9 @@ class Host(Protocol):
     def addresses(self) -> tuple[Address, ...]:
         """Addresses others reach it at, IPv4 first; for an outside host those off the LAN, which pods talk to."""
 
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """The command on this machine that runs a program inside the host, for callers that stream."""
+
     def run(
         self, argv: Sequence[str], *, check: bool = True, input: str | None = None  # noqa: A002 - subprocess's own word
     ) -> subprocess.CompletedProcess[str]:

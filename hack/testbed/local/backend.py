@@ -196,17 +196,15 @@ class LocalCluster:
         # nsenter and not `ip netns exec`, which covers /sys and with it the cgroups
         network = f"--net={NAMESPACES / self.plan.netns(node)}"
         unshare = ["nsenter", network, "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", *root]
-        spawn(unshare, cgroup=host.cgroup, log=host.log("init"), env=host.environment())
+        spawn(unshare, cgroup=host.cgroup, log=host.log("init"))
         wait_until(lambda: host.init() is not None, seconds=20, what=f"PID 1 of {node}", log=host.log("init"))
         self.start("containerd", node)
 
     def _import(self, node: str, archive: Path) -> None:
         host = self.node(node)
-        command = host.cgroup.joining(host.entering(["ctr", "--namespace=k8s.io", "images", "import", "-"]))
+        command = host.command(["ctr", "--namespace=k8s.io", "images", "import", "-"])
         with archive.open("rb") as content:
-            result = subprocess.run(
-                command, stdin=content, capture_output=True, text=True, check=False, env=host.environment()
-            )
+            result = subprocess.run(command, stdin=content, capture_output=True, text=True, check=False)
         if result.returncode:
             raise ClusterError(f"importing {archive.name} on {node} failed: {result.stderr.strip()}")
 

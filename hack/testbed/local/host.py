@@ -37,30 +37,27 @@ class LocalHost:
         """Where its processes are."""
         return Cgroup(f"{self.plan.cgroup}/{self.name}")
 
-    def entering(self, argv: Sequence[str]) -> list[str]:
-        """The command that runs `argv` inside."""
-        return ["ip", "netns", "exec", self.plan.netns(self.name), *argv]
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """The command on the machine that runs `argv` inside. Programs of Kubernetes are on its PATH."""
+        return self.cgroup.joining(self.entering(argv))
 
-    def environment(self) -> dict[str, str]:
-        """Environment of its programs: the machine's, which also has the programs of Kubernetes on its PATH."""
+    def entering(self, argv: Sequence[str]) -> list[str]:
+        """Like `command`, for what is in the cgroup already."""
         folders = [str(binaries.folder(g)) for g in (binaries.KUBERNETES, binaries.ETCD)]
-        return {**os.environ, "PATH": ":".join([*folders, os.environ.get("PATH", SYSTEM_PATH)])}
+        path = ":".join([*folders, os.environ.get("PATH", SYSTEM_PATH)])
+        return ["ip", "netns", "exec", self.plan.netns(self.name), "env", f"PATH={path}", *argv]
 
     def run(
         self, argv: Sequence[str], *, check: bool = True, input: str | None = None  # noqa: A002 - subprocess's own word
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end inside. Raises ClusterError when it fails and `check` is set."""
-        command = self.cgroup.joining(self.entering(argv))
-        return run(command, check=check, stdin=input, env=self.environment(), shown=argv)
+        return run(self.command(argv), check=check, stdin=input, shown=argv)
 
     def spawn(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> int:
         """Start a program that stays; its pid on the machine. Ends with the host."""
-        return spawn(
-            self.entering(argv),
-            cgroup=self.cgroup,
-            log=self.log(name),
-            env={**self.environment(), **(env or {})},
-        )
+        settings = [f"{key}={value}" for key, value in (env or {}).items()]
+        with_env = ["env", *settings, *argv] if settings else argv
+        return spawn(self.entering(with_env), cgroup=self.cgroup, log=self.log(name))
 
     def log(self, name: str) -> Path:
         """Where a program writes."""
@@ -83,12 +80,11 @@ class LocalNode(LocalHost):
         return None
 
     def entering(self, argv: Sequence[str]) -> list[str]:
-        """The command that runs `argv` inside. Raises ClusterError when the node is off."""
+        """The command that runs `argv` inside, with nothing of the machine's environment. Raises ClusterError when the
+        node is off."""
         init = self.init()
         if init is None:
             raise ClusterError(f"node {self.name} is off")
-        return ["nsenter", f"--target={init.pid}", "--mount", "--uts", "--ipc", "--net", "--pid", "--", *argv]
-
-    def environment(self) -> dict[str, str]:
-        """Environment of its programs: nothing of the machine's."""
-        return {"PATH": NODE_PATH, "HOME": "/root"}
+        namespaces = ["--mount", "--uts", "--ipc", "--net", "--pid"]
+        environment = ["env", "-i", f"PATH={NODE_PATH}", "HOME=/root", "TERM=dumb"]
+        return ["nsenter", f"--target={init.pid}", *namespaces, "--", *environment, *argv]

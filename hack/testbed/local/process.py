@@ -10,7 +10,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,6 @@ def run(
     *,
     check: bool = True,
     stdin: str | None = None,
-    env: Mapping[str, str] | None = None,
     shown: Sequence[str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end. Raises ClusterError with its output when it fails and `check` is set; the error shows
@@ -40,7 +39,6 @@ def run(
         capture_output=True,
         text=True,
         check=False,
-        env=env,
     )
     if check and result.returncode:
         command = shlex.join(shown or argv)
@@ -96,14 +94,15 @@ class Cgroup:
             folder = hierarchy / self.path
             (folder / "system" if hierarchy.name in V1_JOINED else folder).mkdir(parents=True, exist_ok=True)
 
-    def joining(self, argv: Sequence[str]) -> list[str]:
-        """The command that enters the cgroup and then becomes `argv`."""
+    def joining(self, argv: Sequence[str], *, then: str = 'exec "$@"', zero: str = "sh") -> list[str]:
+        """The command that enters the cgroup and then becomes `argv`, or does with it what the shell script `then`
+        says; `zero` is its $0."""
         if self.unified():
             files = [CGROUPS / self.path / "system" / "cgroup.procs"]
         else:
             files = [CGROUPS / name / self.path / "system" / "cgroup.procs" for name in V1_JOINED]
         enter = "".join(f"echo 0 > {file} && " for file in files)
-        return ["/bin/sh", "-c", f'{enter}exec "$@"', "sh", *argv]
+        return ["/bin/sh", "-c", f"{enter}{then}", zero, *argv]
 
     def processes(self, *, system_only: bool = False) -> list[Process]:
         """Everything that runs in the subtree, or only what was started by `joining`."""
@@ -180,19 +179,12 @@ def kill(pid: int) -> None:
         pass
 
 
-def spawn(argv: Sequence[str], *, cgroup: Cgroup, log: Path, env: Mapping[str, str]) -> int:
+def spawn(argv: Sequence[str], *, cgroup: Cgroup, log: Path) -> int:
     """Start a program that outlives this one, in the cgroup, its output appended to `log`; its pid."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            cgroup.joining(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=dict(env),
-            cwd="/",
-        ).pid
+    # the shell ends at once: the program is the machine's child, not ours, so that nobody here has to wait for it
+    then = '{ (cd / && exec setsid "$@") </dev/null >>"$0" 2>&1 & echo $!; }'
+    return int(run(cgroup.joining(argv, then=then, zero=str(log)), shown=argv).stdout)
 
 
 def _hierarchies() -> Iterator[Path]:
