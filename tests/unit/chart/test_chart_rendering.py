@@ -22,7 +22,12 @@ EVERYTHING_ON = {
         "podAnnotations": {"note": "a"},
         "tolerations": [{"key": "control-plane", "operator": "Exists", "effect": "NoSchedule"}],
     },
-    "agent": {"podLabels": {"team": "net"}, "podAnnotations": {"note": "b"}, "maxUnavailable": "10%"},
+    "agent": {
+        "podLabels": {"team": "net"},
+        "podAnnotations": {"note": "b"},
+        "maxUnavailable": "10%",
+        "excludedCIDRs": ["192.0.2.0/24"],
+    },
     "gateway": {"image": {"repository": "other/proxy", "tag": "9"}},
     "metrics": {
         "serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prom"}},
@@ -136,6 +141,11 @@ def test_the_agent_runs_on_tainted_nodes_too(render: Render) -> None:
     pod = one(render(), "DaemonSet", "sluice-agent")["spec"]["template"]["spec"]
     assert pod["tolerations"] == [{"operator": "Exists"}]
     assert pod["priorityClassName"] == "system-node-critical"
+
+
+def test_networks_that_are_excluded_are_told_to_the_agent(render: Render) -> None:
+    (agent,) = one(render(EVERYTHING_ON), "DaemonSet", "sluice-agent")["spec"]["template"]["spec"]["containers"]
+    assert "--exclude=192.0.2.0/24" in agent["args"]
 
 
 def test_probes_ask_the_ports_the_containers_open(render: Render) -> None:

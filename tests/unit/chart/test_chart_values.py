@@ -92,6 +92,8 @@ def test_the_schema_is_strict_everywhere() -> None:
         ("image.pullPolicy=Sometimes", "pullPolicy"),
         ("uninstall.timeoutSeconds=10", "timeoutSeconds"),
         ("agent.maxUnavailable=0", "maxUnavailable"),
+        ("agent.excludedCIDRs={example.org}", "excludedCIDRs"),
+        ("logFormat=xml", "logFormat"),
         ("agent.resources.limits=null", "resources"),
         ("metrics.serviceMonitor.interval=fast", "interval"),
     ],
