@@ -4,7 +4,6 @@ Invariants: the kernel filters (CTA_FILTER, Linux 5.8), so that a busy table is 
 entry is deleted by its own tuple and id, so that never another one goes.
 """
 
-import errno
 import socket
 import struct
 from collections.abc import Iterator
@@ -14,15 +13,10 @@ from typing import Final
 
 from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.flows import Flow, Judge, suspects
-from sluice_node.kernel.errors import KernelError
+from sluice_node.kernel.raw import ACK, DUMP, NESTED, NETLINK_NETFILTER, REQUEST, RawNetlink, attribute, attributes
 
-_HEADER: Final = struct.Struct("=IHHII")
 _GENERIC: Final = struct.Struct("!BBH")
-_ATTRIBUTE: Final = struct.Struct("=HH")
 _GET, _DELETE = (1 << 8) | 1, (1 << 8) | 2
-_ERROR, _DONE = 2, 3
-_REQUEST, _ACK, _DUMP = 0x001, 0x004, 0x300
-_NESTED: Final = 0x8000
 _ORIGINAL, _REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
 _IP, _PROTOCOL = 1, 2
 _FILTER_SOURCE, _FILTER_DESTINATION = 1, 2
@@ -42,10 +36,7 @@ class Conntrack:
     """A ctnetlink socket, in the network namespace of the thread that made it."""
 
     def __init__(self) -> None:
-        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_NETFILTER)
-        self._socket.bind((0, 0))
-        self._sequence = 0
+        self._netlink = RawNetlink(NETLINK_NETFILTER)
 
     def clean(self, old: DesiredNode | None, new: DesiredNode) -> int:
         """Delete the connections that the step from `old` to `new` made stale; gives how many."""
@@ -73,85 +64,49 @@ class Conntrack:
             body = _filter(_ORIGINAL, source, kind=1 if version == 4 else 3, flag=_FILTER_SOURCE)
         elif seen is not None:
             body = _filter(_REPLY, seen, kind=2 if version == 4 else 4, flag=_FILTER_DESTINATION)
-        for message in self._ask(_GET, family, flags=_REQUEST | _DUMP, body=body):
-            entry = _entry(message, family=family)
+        request = _GENERIC.pack(family, 0, 0) + body
+        for message in self._netlink.ask(_GET, flags=REQUEST | DUMP, body=request):
+            entry = _entry(message[_GENERIC.size :], family=family)
             if entry is not None:
                 yield entry
 
     def _delete(self, entry: Entry) -> int:
+        request = _GENERIC.pack(entry.family, 0, 0) + entry.name
         try:
-            list(self._ask(_DELETE, entry.family, flags=_REQUEST | _ACK, body=entry.name))
-        except KernelError:
+            list(self._netlink.ask(_DELETE, flags=REQUEST | ACK, body=request))
+        except FileNotFoundError:
             return 0  # it ended by itself
         return 1
 
-    def _ask(self, kind: int, family: int, *, flags: int, body: bytes) -> Iterator[bytes]:
-        self._sequence += 1
-        payload = _GENERIC.pack(family, 0, 0) + body
-        self._socket.send(_HEADER.pack(_HEADER.size + len(payload), kind, flags, self._sequence, 0) + payload)
-        while True:
-            data = self._socket.recv(1 << 17)
-            offset = 0
-            while offset + _HEADER.size <= len(data):
-                length, answer, _, sequence, _ = _HEADER.unpack_from(data, offset)
-                message = data[offset + _HEADER.size : offset + length]
-                offset += (length + 3) & ~3
-                if sequence != self._sequence:
-                    continue
-                if answer == _DONE:
-                    return
-                if answer == _ERROR:
-                    code = -struct.unpack_from("=i", message)[0]
-                    if code:
-                        raise KernelError(f"connection tracking refused: {errno.errorcode.get(code, code)}")
-                    return
-                yield message[_GENERIC.size :]
-
     def close(self) -> None:
-        self._socket.close()
-
-
-def _attribute(kind: int, payload: bytes) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(payload), kind) + payload + bytes(-len(payload) % 4)
+        self._netlink.close()
 
 
 def _filter(which: int, address: Address, *, kind: int, flag: int) -> bytes:
-    ip = _attribute(_IP | _NESTED, _attribute(kind, address.packed))
-    flags = _attribute(1, struct.pack("=I", flag if which == _ORIGINAL else 0))
-    flags += _attribute(2, struct.pack("=I", flag if which == _REPLY else 0))
-    return _attribute(which | _NESTED, ip) + _attribute(_FILTER | _NESTED, flags)
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    offset = 0
-    while offset + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, offset)
-        if length < _ATTRIBUTE.size:
-            break
-        found[kind & 0x3FFF] = data[offset + _ATTRIBUTE.size : offset + length]
-        offset += (length + 3) & ~3
-    return found
+    ip = attribute(_IP | NESTED, attribute(kind, address.packed))
+    flags = attribute(1, struct.pack("=I", flag if which == _ORIGINAL else 0))
+    flags += attribute(2, struct.pack("=I", flag if which == _REPLY else 0))
+    return attribute(which | NESTED, ip) + attribute(_FILTER | NESTED, flags)
 
 
 def _entry(data: bytes, *, family: int) -> Entry | None:
-    parts = _attributes(data)
+    parts = attributes(data)
     if _ORIGINAL not in parts or _REPLY not in parts:
         return None
     source, _, _, _ = _tuple(parts[_ORIGINAL])
     target, seen, port, (protocol, seen_port) = _tuple(parts[_REPLY])
-    name = _attribute(_ORIGINAL | _NESTED, parts[_ORIGINAL])
+    name = attribute(_ORIGINAL | NESTED, parts[_ORIGINAL])
     for kind in (_ID, _ZONE):
         if kind in parts:
-            name += _attribute(kind, parts[kind])
+            name += attribute(kind, parts[kind])
     flow = Flow(source, target, protocol, target_port=port, seen=seen, seen_port=seen_port)
     return Entry(flow, family, name)
 
 
 def _tuple(data: bytes) -> tuple[Address, Address, int, tuple[int, int]]:
     """Source, destination, source port, and (protocol, destination port); an ICMP identifier counts as that port."""
-    parts = _attributes(data)
-    ip, transport = _attributes(parts[_IP]), _attributes(parts[_PROTOCOL])
+    parts = attributes(data)
+    ip, transport = attributes(parts[_IP]), attributes(parts[_PROTOCOL])
     source, destination = (ip[1], ip[2]) if 1 in ip else (ip[3], ip[4])
     ports = [int.from_bytes(transport.get(kind, b"")) for kind in (2, 3)]
     identifier = transport.get(4, transport.get(7))

@@ -7,15 +7,13 @@ thread of a running event loop (pyroute2 runs one of its own).
 
 import errno
 import socket
+import struct
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
 from pyroute2 import IPRoute
-from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.rtnl import RTM_GETNEIGH
-from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
 from sluice_api.names import TUNNEL_DEVICE, TUNNEL_PORT
 from sluice_node.core.routing import (
@@ -33,12 +31,16 @@ from sluice_node.core.routing import (
 )
 from sluice_node.core.view import Version
 from sluice_node.kernel.errors import KernelError
+from sluice_node.kernel.raw import DUMP, NETLINK_ROUTE, REQUEST, RawNetlink, attributes
 
 _FAMILY: Final[Mapping[Version, int]] = {4: socket.AF_INET, 6: socket.AF_INET6}
 _VERSION: Final[Mapping[int, Version]] = {socket.AF_INET: 4, socket.AF_INET6: 6}
 _VXLAN_ID: Final = 101
 _PERMANENT, _NO_ARP = 0x80, 0x40
 _SELF, _PROXY = 0x02, 0x08
+_NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")
+_GET_NEIGHBOUR: Final = 30
+_OF_ADDRESS, _OF_PROTOCOL = 1, 12
 _INVERT: Final = 2
 _UP: Final = 1
 _TO_TABLE, _UNREACHABLE = 1, 7
@@ -51,6 +53,7 @@ class Netlink:
 
     def __init__(self) -> None:
         self._route = IPRoute()
+        self._raw = RawNetlink(NETLINK_ROUTE)
         self._names: dict[int, str] = {}
 
     def __enter__(self) -> "Netlink":
@@ -58,6 +61,7 @@ class Netlink:
 
     def __exit__(self, *_: object) -> None:
         self._route.close()
+        self._raw.close()
 
     def mtu(self, interface: str) -> int:
         """The MTU of an interface in bytes; raises KernelError when it is not there."""
@@ -148,12 +152,12 @@ class Netlink:
 
     def _answers(self) -> Iterable[Answer]:
         for family in _VERSION:
-            message = ndmsg()
-            message["family"] = family
-            message["flags"] = _PROXY
-            for entry in self._route.nlm_request(message, msg_type=RTM_GETNEIGH, msg_flags=NLM_F_REQUEST | NLM_F_DUMP):
-                if entry["flags"] & _PROXY and entry.get("NDA_PROTOCOL") == PROTOCOL:
-                    yield Answer(ip_address(entry.get("dst")), self._name(entry["ifindex"]))
+            request = _NEIGHBOUR.pack(family, 0, 0, _PROXY, 0)
+            for message in self._raw.ask(_GET_NEIGHBOUR, flags=REQUEST | DUMP, body=request):
+                _, index, _, flags, _ = _NEIGHBOUR.unpack_from(message)
+                parts = attributes(message[_NEIGHBOUR.size :])
+                if flags & _PROXY and parts.get(_OF_PROTOCOL) == bytes([PROTOCOL]):
+                    yield Answer(ip_address(parts[_OF_ADDRESS]), self._name(index))
 
     def make_tunnel(self, wanted: Tunnel, held: Tunnel | None) -> None:
         """Make the device what it should be; one that cannot be changed into it is replaced. It is left down."""

@@ -8,18 +8,16 @@ import ctypes
 import errno
 import json
 import socket
-import struct
-from collections.abc import Iterator
 from typing import Final
 
 from sluice_node.kernel.errors import KernelError
+from sluice_node.kernel.raw import NETLINK_NETFILTER, messages
 
 _LIBRARY: Final = "libnftables.so.1"
 _JSON_OUTPUT: Final = 1 << 4
-_SUBSYSTEM: Final = 10
+_RECEIVE_BUFFER_FORCE: Final = 33
 _GROUP: Final = 7
-_NEW_GENERATION: Final = 15
-_HEADER: Final = struct.Struct("=IHHII")
+_NEW_GENERATION: Final = (10 << 8) | 15
 _FAMILIES: Final = frozenset({1, 5})
 """NFPROTO_INET and NFPROTO_NETDEV."""
 
@@ -74,8 +72,8 @@ class Watch:
 
     def __init__(self, table: str) -> None:
         self._table = table.encode() + b"\0"
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_NETFILTER)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, 1 << 23)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+        self._socket.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, 1 << 23)
         self._socket.bind((0, 1 << (_GROUP - 1)))
         self._socket.setblocking(False)
         self._touched = False
@@ -94,25 +92,12 @@ class Watch:
                     raise
                 lost = True
                 continue
-            for kind, family, body in _messages(data):
+            for kind, _, body in messages(data):
                 if kind == _NEW_GENERATION:
                     count += self._touched
                     self._touched = False
-                elif family in _FAMILIES and body[4 : 4 + len(self._table)] == self._table:
+                elif body[0] in _FAMILIES and body[8 : 8 + len(self._table)] == self._table:
                     self._touched = True
 
     def close(self) -> None:
         self._socket.close()
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Message number within nftables, address family, and the attributes (the first of which names the table)."""
-    offset = 0
-    while offset + _HEADER.size <= len(data):
-        length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
-        if length < _HEADER.size:
-            return
-        if kind >> 8 == _SUBSYSTEM:
-            body = data[offset + _HEADER.size : offset + length]
-            yield kind & 0xFF, body[0], body[4:]
-        offset += (length + 3) & ~3
