@@ -6,7 +6,7 @@ An id travels as a packet mark, so two policies with one id would leave with eac
 - Pure: no I/O, no clock.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from sluice_api.names import POLICY_ID_MAX, POLICY_ID_MIN
@@ -22,8 +22,8 @@ class IdAssignment:
     last: int
 
 
-def assign(policies: Iterable[Policy], *, last: int) -> IdAssignment:
-    """Keep the ids that policies have, draw new ones after `last` for those that have none.
+def assign(policies: Iterable[Policy], *, last: int, later: Collection[PolicyKey] = ()) -> IdAssignment:
+    """Keep the ids that policies have, draw new ones after `last` for those that have none and are not for `later`.
 
     Of two policies that claim one id (a restored backup, an edited status) the older keeps it. When all ids are in
     use the remaining policies get none.
@@ -35,7 +35,7 @@ def assign(policies: Iterable[Policy], *, last: int) -> IdAssignment:
         held = policy.status.id
         if held is not None and POLICY_ID_MIN <= held <= POLICY_ID_MAX and held not in kept:
             kept[held] = policy.key
-        else:
+        elif policy.key not in later:
             without.append(policy.key)
     ids = {key: number for number, key in kept.items()}
     if not without:

@@ -2,7 +2,7 @@
 
 ```
   snapshot            what is missing                         action, in this order
-  pool                its finalizer, before anything uses it  SetFinalizers
+  pool                its finalizer, or to be let go          SetFinalizers
   policy without id   a number                                AdvanceIds       (compare-and-swap)
   policy, no claim    an address                              Claim            (create: the name is the lock)
   claim x node        a slice of ports                        WriteSlices
@@ -10,7 +10,6 @@
   claim, no use       nothing                                 Release
   pool                Deployment, Service, budget             ApplyGatewayObject / DeleteGatewayObject
   pool status         counts, conditions                      WritePoolStatus
-  pool going, unused  nothing                                 SetFinalizers
 ```
 
 Invariants:
@@ -63,7 +62,6 @@ def plan(snapshot: Snapshot) -> Plan:
             *planner.release(),
             *planner.gateways(),
             *planner.write_pools(),
-            *planner.let_pools_go(),
         )
     )
 
@@ -85,7 +83,10 @@ class _Planner:
         self._pools: Mapping[str, ResolvedPool] = resolve(snapshot.pools.values())
         self._refusals = {key: _refusal(policy, snapshot) for key, policy in snapshot.policies.items()}
         self._allotments = self._allot()
-        self._ids = ids.assign(snapshot.policies.values(), last=snapshot.ids.last)
+        # A policy that is about to claim gets its status, and hence its id, from the next plan.
+        claiming = {key for key, allotment in self._allotments.items() if allotment.new}
+        self._claimed_from = {snapshot.policies[key].pool for key in claiming}
+        self._ids = ids.assign(snapshot.policies.values(), last=snapshot.ids.last, later=claiming)
         self._proxy_ports = gateway.proxy_ports(snapshot.pools.values(), snapshot.gateway_objects)
         self._ports = self._assign_ports()
 
@@ -118,17 +119,20 @@ class _Planner:
         return _Ports(tuple(writes), unserved)
 
     def hold_pools(self) -> Iterator[Action]:
-        """Put the finalizer on every pool, so that a pool cannot vanish under a claim that is being made."""
-        for pool in self._snapshot.pools.values():
-            if not pool.deleting and FINALIZER_IN_USE not in pool.finalizers:
-                yield SetFinalizers(pool.name, (*pool.finalizers, FINALIZER_IN_USE), pool.resource_version)
+        """Put the finalizer on every pool, so that a pool cannot vanish under a claim that is being made.
 
-    def let_pools_go(self) -> Iterator[Action]:
-        """Take the finalizer from pools that are being deleted and that nothing uses."""
+        Take it from a pool that is being deleted and that nothing uses.
+        """
         for pool in self._snapshot.pools.values():
-            if pool.deleting and FINALIZER_IN_USE in pool.finalizers and not in_use(pool.name, self._index):
-                others = tuple(name for name in pool.finalizers if name != FINALIZER_IN_USE)
-                yield SetFinalizers(pool.name, others, pool.resource_version)
+            finalizers = self._finalizers_of(pool)
+            if finalizers != pool.finalizers:
+                yield SetFinalizers(pool.name, finalizers, pool.resource_version)
+
+    def _finalizers_of(self, pool: Pool) -> tuple[str, ...]:
+        others = tuple(name for name in pool.finalizers if name != FINALIZER_IN_USE)
+        if not pool.deleting:
+            return pool.finalizers if FINALIZER_IN_USE in pool.finalizers else (*others, FINALIZER_IN_USE)
+        return pool.finalizers if in_use(pool.name, self._index) else others
 
     def draw_ids(self) -> Iterator[Action]:
         """Move the counter past the ids that statuses are about to name."""
@@ -230,8 +234,8 @@ class _Planner:
         """Pool statuses that differ."""
         for name, resolved in self._pools.items():
             pool = resolved.pool
-            if pool.deleting and not in_use(name, self._index):
-                continue
+            if name in self._claimed_from or self._finalizers_of(pool) != pool.finalizers:
+                continue  # another write changes the pool or its counts: its status is for the next plan
             status = pool_status(
                 resolved,
                 self._index,

@@ -31,3 +31,5 @@ def configure(*, style: Literal["text", "json"], level: str) -> None:
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("sluice_operator").setLevel(level.upper())
+    # kopf warns that it is not in the main thread, which is on purpose: see `watches`.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

@@ -10,9 +10,11 @@ Invariants:
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import kopf
@@ -30,7 +32,7 @@ class Watches:
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._stop = threading.Event()
+        self._stop: Callable[[], object] = lambda: None
 
     async def run(self) -> None:
         """Watch until cancelled. Raises RuntimeError when kopf ends by itself."""
@@ -42,25 +44,29 @@ class Watches:
             await ended.wait()
             raise RuntimeError("the watches have ended; see the log above")
         finally:
-            self._stop.set()
+            with contextlib.suppress(RuntimeError):  # kopf's loop is closed already
+                self._stop()
 
     def _watch(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+        try:
+            asyncio.run(self._follow(loop))
+        except Exception:
+            log.exception("the watches failed")
+        finally:
+            with contextlib.suppress(RuntimeError):  # the process is ending and its loop is closed
+                loop.call_soon_threadsafe(ended.set)
+
+    async def _follow(self, main_loop: asyncio.AbstractEventLoop) -> None:
+        stop = asyncio.Event()
+        self._stop = partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(_login)
         for entry in self._view.followed:
             resource, store = entry.resource, entry.store
-            selector = (
-                (resource.group, resource.version, resource.plural) if resource.group else ("v1", resource.plural)
-            )
-            handler = _feeder(loop, put=store.put, remove=store.remove)
+            selector = tuple(filter(None, (resource.group, resource.version, resource.plural)))
+            handler = _feeder(main_loop, put=store.put, remove=store.remove)
             kopf.on.event(*selector, registry=registry, id=f"feed-{resource.plural}")(handler)
-        try:
-            kopf.run(registry=registry, settings=_settings(), clusterwide=True, standalone=True, stop_flag=self._stop)
-        except Exception:
-            log.exception("the watches failed")
-        finally:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(ended.set)
+        await kopf.operator(registry=registry, settings=_settings(), clusterwide=True, standalone=True, stop_flag=stop)
 
 
 def _settings() -> kopf.OperatorSettings:
@@ -72,7 +78,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.inactivity_timeout = 70.0
     settings.watching.connect_timeout = 10.0
     # The API server ends watches by itself; a client limit covers a stream whose peer is gone.
-    settings.watching.server_timeout = 600.0
+    settings.watching.server_timeout = 600  # an integer: the API server reads no other
     settings.watching.client_timeout = 660.0
     settings.networking.request_timeout = 30.0
     # A worker task lives per object and leaves soon after its event, so that a thousand objects cost no memory.
