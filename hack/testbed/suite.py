@@ -77,7 +77,9 @@ def main() -> int:
         print("\ninterrupted", flush=True)
         return 130
     finally:
-        print("\n" + "\n".join(f"{'ok  ' if green else 'FAIL'} {seconds:7.1f} s  {step.title}" for step, green, seconds in results))
+        print()
+        for step, green, seconds in results:
+            print(f"{'ok  ' if green else 'FAIL'} {seconds:7.1f} s  {step.title}")
     return 0 if all(green for _, green, _ in results) else 1
 
 

@@ -1,0 +1,120 @@
+"""The four kinds of sluice.dev as pydantic models: the only source of crds/ and of docs/api.md.
+
+Not for the node agent and the proxy, which must stay small: they read what they need from plain documents.
+"""
+
+from dataclasses import dataclass
+
+from sluice_api import names
+from sluice_api.models.common import Model
+from sluice_api.models.egressip import EgressIPSpec, EgressIPStatus
+from sluice_api.models.egressnode import EgressNodeSpec, EgressNodeStatus
+from sluice_api.models.policy import PolicySpec, PolicyStatus
+from sluice_api.models.pool import PoolSpec, PoolStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of `kubectl get`."""
+
+    name: str
+    path: str
+    type: str = "string"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind: its models, and how it is found and shown."""
+
+    name: str
+    plural: str
+    short: str
+    namespaced: bool
+    description: str
+    spec: type[Model]
+    status: type[Model]
+    columns: tuple[Column, ...]
+    selectable: tuple[str, ...] = ()
+    spec_required: bool = True
+
+
+_READY = ".status.conditions[?(@.type=='Ready')].status"
+_PROGRAMMED = ".status.conditions[?(@.type=='Programmed')]"
+_AGE = Column("Age", ".metadata.creationTimestamp", "date")
+
+KINDS = (
+    Kind(
+        "EgressPool",
+        names.POOLS,
+        "ep",
+        namespaced=False,
+        description="Addresses that pods may leave the cluster with, and the gateways that carry their traffic.",
+        spec=PoolSpec,
+        status=PoolStatus,
+        columns=(
+            Column("Ready", _READY),
+            Column("Gateways", ".status.display.gateways"),
+            Column("IPv4", ".status.display.ipv4"),
+            Column("IPv6", ".status.display.ipv6"),
+            Column("Policies", ".status.policies", "integer"),
+            Column("Reason", ".status.display.reason"),
+            _AGE,
+        ),
+    ),
+    Kind(
+        "EgressPolicy",
+        names.POLICIES,
+        "epol",
+        namespaced=True,
+        description="Which pods of the namespace leave the cluster with an egress IP of a pool, and for which "
+        "destinations.",
+        spec=PolicySpec,
+        status=PolicyStatus,
+        columns=(
+            Column("Pool", ".spec.pool"),
+            Column("Addresses", ".status.display.addresses"),
+            Column("Pods", ".status.pods", "integer"),
+            Column("Nodes", ".status.display.nodes"),
+            Column("Ready", _READY),
+            Column("Reason", ".status.display.reason"),
+            _AGE,
+        ),
+        selectable=(".spec.pool",),
+    ),
+    Kind(
+        "EgressIP",
+        names.EGRESS_IPS,
+        "eip",
+        namespaced=False,
+        description="One egress IP: whose it is, who answers for it, and which node uses which of its ports. Made by "
+        "Sluice.",
+        spec=EgressIPSpec,
+        status=EgressIPStatus,
+        columns=(
+            Column("Pool", ".spec.pool"),
+            Column("Namespace", ".spec.policy.namespace"),
+            Column("Policy", ".spec.policy.name"),
+            Column("Holder", ".status.holder"),
+            Column("Nodes", ".status.nodes", "integer"),
+            _AGE,
+        ),
+        selectable=(".spec.pool",),
+    ),
+    Kind(
+        "EgressNode",
+        names.EGRESS_NODES,
+        "en",
+        namespaced=False,
+        description="What the agent of one node has programmed and sees. Written by that agent.",
+        spec=EgressNodeSpec,
+        status=EgressNodeStatus,
+        columns=(
+            Column("Programmed", f"{_PROGRAMMED}.status"),
+            Column("Gateway for", ".status.gatewayFor"),
+            Column("Revision", ".status.revision", "integer"),
+            Column("Reason", f"{_PROGRAMMED}.reason"),
+            _AGE,
+        ),
+        spec_required=False,
+    ),
+)

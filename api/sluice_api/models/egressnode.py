@@ -1,0 +1,63 @@
+"""EgressNode: what one node's agent has done and sees. Written by that agent alone."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from sluice_api.models.common import Condition, Model, conditions, counter
+from sluice_api.reasons import ConditionType
+
+Name = Annotated[str, Field(max_length=253)]
+
+
+class EgressNodeSpec(Model):
+    """Nothing: an EgressNode only reports."""
+
+
+class Tunnel(Model):
+    """Where the node receives what other nodes tunnel to it."""
+
+    address: str = Field(max_length=45, description="Address of the node that tunnel packets are sent to.")
+    port: int = Field(ge=1, le=65535, description="UDP port.", json_schema_extra={"format": "int32"})
+    mac: str = Field(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$", description="MAC address of its tunnel device.")
+
+
+class NodePolicy(Model):
+    """A policy that selects pods of the node."""
+
+    namespace: Name = Field(description="Namespace of the policy.")
+    name: Name = Field(description="Name of the policy.")
+    generation: int = counter("The generation of the policy that is in the kernel.")
+    pods: int = counter("Pods of the node that it selects.")
+    overridden: int = counter("Pods that it would select, but another policy takes precedence.")
+
+
+class GatewayHealth(Model):
+    """A gateway as seen from the node."""
+
+    node: Name = Field(description="The gateway's node.")
+    alive: bool = Field(description="Whether the path through it works.")
+    rtt_microseconds: int = counter("Time of the last probe to it and back.", alias="rttMicroseconds")
+
+
+class EgressNodeStatus(Model):
+    """What the node's agent reports."""
+
+    addresses: list[Annotated[str, Field(max_length=45)]] = Field(
+        default_factory=list, max_length=16, description="Addresses of the node."
+    )
+    pod_cidrs: list[Annotated[str, Field(max_length=49)]] = Field(
+        default_factory=list, alias="podCIDRs", max_length=16, description="Ranges of the node's pods."
+    )
+    tunnel: Tunnel | None = Field(default=None, description="The node's end of the tunnel.")
+    revision: int = counter("The latest revision of policies that is in the kernel.")
+    gateway_for: list[Name] = Field(
+        default_factory=list, alias="gatewayFor", max_length=1000, description="Pools that the node is a gateway of."
+    )
+    policies: list[NodePolicy] = Field(
+        default_factory=list, max_length=5000, description="Policies that select pods of the node."
+    )
+    gateways: list[GatewayHealth] = Field(
+        default_factory=list, max_length=5000, description="Gateways as seen from the node."
+    )
+    conditions: list[Condition] = conditions(ConditionType.PROGRAMMED)

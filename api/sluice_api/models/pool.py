@@ -1,0 +1,206 @@
+"""EgressPool: the addresses, who may use them, and the gateways that carry their traffic."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from sluice_api.models.common import Condition, Model, Selector, conditions, counter, rule, rules
+from sluice_api.reasons import ConditionType
+
+#: What CEL can tell about one entry: that it is an address, a range of one family, or a CIDR without host bits.
+#: That a range is in order and entries do not overlap needs arithmetic, which the operator does (Accepted=False).
+_ENTRY = rules(
+    rule(
+        "self.contains('/') ? isCIDR(self) : self.contains('-') ? self.split('-').size() == 2 && "
+        "self.split('-').all(a, isIP(a)) : isIP(self)",
+        "not an address, a range first-last or a CIDR: write 198.51.100.16, 198.51.100.16-198.51.100.31 or "
+        "198.51.100.16/28",
+    ),
+    rule(
+        "!self.contains('/') || !isCIDR(self) || cidr(self) == cidr(self).masked()",
+        "the CIDR has host bits set: write its network address, or leave out the prefix for a single address",
+    ),
+    rule(
+        "self.contains('/') || !self.contains('-') || !self.split('-').all(a, isIP(a)) || "
+        "self.split('-').all(a, ip(a).family() == ip(self.split('-')[0]).family())",
+        "the range mixes IPv4 and IPv6: write a range of one family",
+    ),
+    rule(
+        "self.contains('/') ? !isCIDR(self) || !cidr(self).ip().isUnspecified() && !cidr(self).ip().isLoopback() && "
+        "!cidr(self).ip().isLinkLocalUnicast() && !cidr(self).ip().isLinkLocalMulticast() && "
+        "!self.matches('^(22[4-9]\\\\.|2[3-5][0-9]\\\\.|0\\\\.|[fF][fF])') : self.split('-').all(a, !isIP(a) || "
+        "!ip(a).isUnspecified() && !ip(a).isLoopback() && !ip(a).isLinkLocalUnicast() && "
+        "!a.matches('^(22[4-9]\\\\.|2[3-5][0-9]\\\\.|0\\\\.|[fF][fF])'))",
+        "cannot be an egress IP: unspecified, loopback, link-local, multicast and reserved addresses are never routed",
+    ),
+    rule(
+        "!self.contains('/') || !isCIDR(self) || "
+        "cidr(self).prefixLength() >= (cidr(self).ip().family() == 4 ? 16 : 112)",
+        "the CIDR is too large: a pool has at most 65536 addresses (IPv4 /16, IPv6 /112)",
+    ),
+)
+Entry = Annotated[str, Field(min_length=2, max_length=90, json_schema_extra=_ENTRY)]
+
+
+class Proxy(Model):
+    """The HTTP proxy of the gateways."""
+
+    enabled: bool = Field(
+        default=True, description="Whether the gateways serve HTTP CONNECT and absolute-form requests."
+    )
+    port: int = Field(
+        default=3128,
+        ge=1,
+        le=65535,
+        description="Port of the pool's Service, as in http://<pool>.<namespace of Sluice>.svc:<port>.",
+        json_schema_extra={"format": "int32"},
+    )
+
+
+class Gateways(Model):
+    """How many gateways there are and where they may run. Several are active at once."""
+
+    replicas: int = Field(
+        default=2,
+        ge=1,
+        le=64,
+        description="Gateways of the pool, each on a node of its own. One may die without any connection being lost.",
+        json_schema_extra={"format": "int32"},
+    )
+    node_selector: dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]] = Field(
+        default_factory=dict,
+        alias="nodeSelector",
+        max_length=32,
+        description="Labels of the nodes that may be gateways.",
+    )
+    tolerations: list[dict[str, Any]] = Field(
+        default_factory=list,
+        max_length=32,
+        description="Taints that the gateways tolerate, as in a pod.",
+    )
+    resources: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Requests and limits of a gateway's proxy, as in a container.",
+        json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+    )
+    proxy: Proxy = Field(default_factory=Proxy, description="The HTTP proxy of the gateways.")
+
+
+class Announcement(Model):
+    """How the network learns where an egress IP is."""
+
+    mode: Literal["L2", "None"] = Field(
+        default="L2",
+        description="L2: the holder answers ARP and neighbour solicitations. None: the network routes the addresses to "
+        "the gateways by itself.",
+    )
+    interface: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=15,
+        pattern=r"^[^/\s]+$",
+        description="Interface that answers; absent: the one of the node's own address.",
+    )
+
+
+class PoolSpec(Model):
+    """What an EgressPool is to be."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "(has(self.portsPerSlice) ? self.portsPerSlice : 0) == "
+                "(has(oldSelf.portsPerSlice) ? oldSelf.portsPerSlice : 0)",
+                "portsPerSlice cannot be changed while nodes use their slices: make another pool",
+            )
+        )
+    )
+
+    addresses: list[Entry] = Field(
+        min_length=1,
+        max_length=64,
+        description="Addresses that policies may leave with: a CIDR (without its network and broadcast address), a "
+        "range first-last, or a single address; IPv4 and IPv6. Entries must not overlap.",
+        json_schema_extra=rules(
+            rule("self.all(e, self.exists_one(o, o == e))", "an entry stands twice: write each address once"),
+        ),
+    )
+    exclude: list[Entry] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Addresses of the above that are not to be used, in the same forms.",
+    )
+    namespaces: Selector | None = Field(
+        default=None, description="Labels of the namespaces whose policies may use the pool; absent: every namespace."
+    )
+    gateways: Gateways = Field(default_factory=Gateways, description="The pool's gateways.")
+    announcement: Announcement = Field(
+        default_factory=Announcement, description="How the network learns where an egress IP is."
+    )
+    ports_per_slice: int = Field(
+        default=1024,
+        alias="portsPerSlice",
+        ge=128,
+        le=16384,
+        description="Ports of an egress IP that one node may use: a power of two from 128 to 16384. It bounds the "
+        "connections of a node to one destination, and 64512 divided by it bounds the nodes. Cannot be changed.",
+        json_schema_extra={
+            "format": "int32",
+            **rules(
+                rule(
+                    "self in [128, 256, 512, 1024, 2048, 4096, 8192, 16384]",
+                    "portsPerSlice must be a power of two from 128 to 16384",
+                )
+            ),
+        },
+    )
+
+
+class FamilyCount(Model):
+    """Addresses of one family."""
+
+    total: int = counter("Addresses of the family that the pool has.")
+    assigned: int = counter("Addresses that policies have.")
+    free: int = counter("Addresses that can still be assigned.")
+
+
+class GatewayCount(Model):
+    """Gateways of the pool."""
+
+    desired: int = counter("Gateways that there are to be.")
+    ready: int = counter("Gateways that carry traffic.")
+    nodes: list[Annotated[str, Field(max_length=253)]] = Field(
+        default_factory=list, max_length=5000, description="Nodes that are gateways of the pool."
+    )
+
+
+class PoolDisplay(Model):
+    """The columns of `kubectl get` that join several numbers."""
+
+    gateways: str = Field(default="", max_length=32, description="Ready and desired gateways.")
+    ipv4: str = Field(default="", max_length=32, description="Assigned and all IPv4 addresses.")
+    ipv6: str = Field(default="", max_length=32, description="Assigned and all IPv6 addresses.")
+    reason: str = Field(default="", max_length=64, description="Why the pool is not ready; empty when it is.")
+
+
+class PoolStatus(Model):
+    """How an EgressPool is."""
+
+    observed_generation: int = counter("The generation that this status speaks of.", alias="observedGeneration")
+    ipv4: FamilyCount = Field(default_factory=FamilyCount, description="IPv4 addresses.")
+    ipv6: FamilyCount = Field(default_factory=FamilyCount, description="IPv6 addresses.")
+    gateways: GatewayCount = Field(default_factory=GatewayCount, description="Gateways.")
+    policies: int = counter("Policies that use the pool.")
+    proxy: str | None = Field(
+        default=None, max_length=512, description="URL of the proxy, for pods that policies select."
+    )
+    proxy_port: int | None = Field(
+        default=None,
+        alias="proxyPort",
+        ge=1,
+        le=65535,
+        description="Port of the proxy on the gateway nodes themselves.",
+        json_schema_extra={"format": "int32"},
+    )
+    display: PoolDisplay = Field(default_factory=PoolDisplay, description="Columns of kubectl get.")
+    conditions: list[Condition] = conditions(ConditionType.ACCEPTED, ConditionType.READY)
