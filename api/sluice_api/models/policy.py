@@ -61,9 +61,9 @@ class Destination(Model):
         )
     )
 
-    cidrs: list[Cidr] = Field(min_length=1, max_length=64, description="Networks that the destination address is in.")
+    cidrs: list[Cidr] = Field(min_length=1, max_length=32, description="Networks that the destination address is in.")
     except_: list[Cidr] | None = Field(
-        default=None, alias="except", max_length=64, description="Networks within the CIDRs that do not count."
+        default=None, alias="except", max_length=16, description="Networks within the CIDRs that do not count."
     )
     ports: list[DestinationPort] | None = Field(
         default=None, max_length=16, description="Ports; absent: every port and protocol."
