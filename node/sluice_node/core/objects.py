@@ -19,7 +19,7 @@ from sluice_api.names import (
     POLICY_ID_MAX,
     POLICY_ID_MIN,
 )
-from sluice_api.slices import parse_slice
+from sluice_api.slices import parse as parse_slice
 from sluice_node.core import objects_fields as read
 from sluice_node.core.desired import Address, Destination, Network, PortRange, SliceOwner
 from sluice_node.core.objects_fields import Document, MalformedError

@@ -1,0 +1,159 @@
+"""What the agent says of its node: the status of its EgressNode.
+
+Rules:
+- The revision is the highest one of a policy up to which *all* is programmed. A policy whose claim, or whose slice for
+  this node, has not been seen yet holds it back: its packets could not leave. A node for which no slice is left does not
+  (the operator says PortsExhausted).
+- It never decreases while the agent runs, and does not advance when the kernel refused.
+- A policy is listed while it selects a pod here, whether or not it could be programmed: its egress IPs are in use.
+- Round-trip times are for people: a new one alone is not worth a write unless it doubled or halved.
+Pure: no I/O, no clock.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from sluice_api.names import TUNNEL_PORT
+from sluice_api.reasons import ConditionType, Reason
+from sluice_api.slices import all_slices
+from sluice_node.core.liveness import Sight
+from sluice_node.core.objects import EgressIP, Key, Node, Policy, Pool
+from sluice_node.core.resolve import Snapshot, claims_by_address, gateway_for, tunnel_mac
+from sluice_node.core.select import Selection
+
+_RTT_NOISE: Final = 1000
+"""Microseconds below which no difference of round trips is worth a write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The Programmed condition, without the time since when."""
+
+    programmed: bool
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What was programmed last. `generations` are those of the policies that the kernel has; `snapshot` and `selection`
+    may be newer when the kernel refused, and then `gateway_for` is what still holds in both."""
+
+    snapshot: Snapshot
+    selection: Selection
+    generations: Mapping[Key, int]
+    gateway_for: frozenset[str]
+    revision: int
+
+
+def acknowledged(snapshot: Snapshot, *, before: int) -> int:
+    """The revision to report once `snapshot` is programmed; `before` is the one reported last."""
+    claims = claims_by_address(snapshot)
+    waiting = [
+        policy.revision
+        for policy in snapshot.policies
+        if not all(_at_hand(policy, claims.get(address), snapshot) for address in policy.addresses)
+    ]
+    limit = min(waiting, default=None)
+    complete = [p.revision for p in snapshot.policies if limit is None or p.revision < limit]
+    return max(complete, default=0) if max(complete, default=0) > before else before
+
+
+def _at_hand(policy: Policy, claim: EgressIP | None, snapshot: Snapshot) -> bool:
+    if claim is None or claim.policy != policy.key:
+        return False
+    pool = snapshot.pools.get(claim.pool)
+    return any(piece.node == snapshot.node.name for piece in claim.slices) or pool is None or _is_full(claim, pool)
+
+
+def _is_full(claim: EgressIP, pool: Pool) -> bool:
+    return len(claim.slices) >= sum(1 for _ in all_slices(pool.slice_size))
+
+
+def programmed_account(snapshot: Snapshot, selection: Selection, *, before: int) -> Account:
+    """The account of a snapshot that the kernel took."""
+    return Account(
+        snapshot=snapshot,
+        selection=selection,
+        generations={policy.key: policy.generation for policy in snapshot.policies},
+        gateway_for=gateway_for(snapshot),
+        revision=acknowledged(snapshot, before=before),
+    )
+
+
+def refused_account(snapshot: Snapshot, selection: Selection, *, last: Account | None) -> Account:
+    """The account of a snapshot that the kernel refused, `last` being what it took before (None: nothing yet)."""
+    return Account(
+        snapshot=snapshot,
+        selection=selection,
+        generations=last.generations if last else {},
+        gateway_for=last.gateway_for & gateway_for(snapshot) if last else frozenset(),
+        revision=last.revision if last else 0,
+    )
+
+
+def node_status(account: Account, sights: Mapping[str, Sight], condition: Mapping[str, Any]) -> dict[str, Any]:
+    """EgressNode.status. `sights` are the probed gateways by node; `condition` is from `condition`."""
+    selection = account.selection
+    listed = sorted(selection.pods.keys() | selection.overridden.keys())
+    return _ends(account.snapshot.node) | {
+        "tunnel": {
+            "address": str(account.snapshot.node.addresses[0]),
+            "port": TUNNEL_PORT,
+            "mac": tunnel_mac(account.snapshot.node.name),
+        },
+        "revision": account.revision,
+        "gatewayFor": sorted(account.gateway_for),
+        "policies": [
+            {
+                "namespace": key.namespace,
+                "name": key.name,
+                "generation": account.generations.get(key, 0),
+                "pods": selection.pods.get(key, 0),
+                "overridden": selection.overridden.get(key, 0),
+            }
+            for key in listed
+        ],
+        "gateways": [
+            {"node": node, "alive": sight.alive, "rttMicroseconds": round(sight.rtt * 1e6)}
+            for node, sight in sorted(sights.items())
+        ],
+        "conditions": [dict(condition)],
+    }
+
+
+def bare_status(node: Node, *, revision: int, condition: Mapping[str, Any]) -> dict[str, Any]:
+    """EgressNode.status of a node on which nothing is programmed: no tunnel end, no policies, no gateway."""
+    return _ends(node) | {"revision": revision, "conditions": [dict(condition)]}
+
+
+def _ends(node: Node) -> dict[str, Any]:
+    return {
+        "addresses": [str(address) for address in node.addresses],
+        "podCIDRs": [str(network) for network in node.pod_cidrs],
+    }
+
+
+def condition(verdict: Verdict, *, last: Mapping[str, Any] | None, now: str) -> dict[str, Any]:
+    """The Programmed condition; `last` is the one written before, `now` the time in RFC 3339."""
+    status: Literal["True", "False"] = "True" if verdict.programmed else "False"
+    since = last["lastTransitionTime"] if last is not None and last["status"] == status else now
+    return {
+        "type": ConditionType.PROGRAMMED.value,
+        "status": status,
+        "reason": verdict.reason.value,
+        "message": verdict.message,
+        "lastTransitionTime": since,
+    }
+
+
+def calm(status: dict[str, Any], *, written: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`status` with the round-trip times that were written before, where they are still about right."""
+    told = {entry["node"]: entry["rttMicroseconds"] for entry in (written or {}).get("gateways", ())}
+    gateways = []
+    for entry in status.get("gateways", ()):
+        old, new = told.get(entry["node"]), entry["rttMicroseconds"]
+        same = old is not None and (abs(new - old) <= _RTT_NOISE or old / 2 <= new <= old * 2)
+        gateways.append({**entry, "rttMicroseconds": old if same else new})
+    return status | {"gateways": gateways} if gateways else status
