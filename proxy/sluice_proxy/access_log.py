@@ -1,7 +1,8 @@
 """The access log: one line per connection on standard output, and never a worker that waits for its reader.
 
-Invariants: a line is at most PIPE_BUF bytes and written in one piece, so lines of several workers do not mix; when the reader
-does not keep up, lines beyond BACKLOG_MAX are counted and dropped, and the next line that gets through says how many.
+Invariants: a line is at most PIPE_BUF bytes and written in one piece, so lines of several workers do not mix; when
+the reader does not keep up, lines beyond BACKLOG_MAX are counted and dropped, and the next line that gets through
+says how many.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The line to the node's agent: says which pool this proxy serves, and gets that pool's policies each time they change.
 
-Invariants: the last good snapshot stays in force while the agent is away or sends nonsense; reconnecting backs off, so an
-agent that restarts is not flooded.
+Invariants: the last good snapshot stays in force while the agent is away or sends nonsense; reconnecting backs off,
+so an agent that restarts is not flooded.
 """
 
 import errno

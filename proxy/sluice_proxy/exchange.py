@@ -1,7 +1,8 @@
 """An absolute-form request: its body to the server, the server's response to the client, then both connections end.
 
-Invariants: exactly the bytes of one request go to the server and exactly one final response comes back; a response that ends
-early ends with a reset, so that it cannot be taken for a whole one; neither side is read while the other does not take more.
+Invariants: exactly the bytes of one request go to the server and exactly one final response comes back; a response
+that ends early ends with a reset, so that it cannot be taken for a whole one; neither side is read while the other
+does not take more.
 """
 
 from _socket import socket
@@ -30,8 +31,23 @@ class Exchange:
     """
 
     __slots__ = (
-        "_active", "_body", "_client", "_closed", "_down", "_head", "_loop", "_method", "_name", "_open", "_out",
-        "_plumbing", "_queued", "_received", "_server", "_status", "sent",
+        "_active",
+        "_body",
+        "_client",
+        "_closed",
+        "_down",
+        "_head",
+        "_loop",
+        "_method",
+        "_name",
+        "_open",
+        "_out",
+        "_plumbing",
+        "_queued",
+        "_received",
+        "_server",
+        "_status",
+        "sent",
     )
 
     def __init__(

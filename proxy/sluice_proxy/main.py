@@ -9,8 +9,8 @@ from typing import Final
 
 from sluice_api.names import AGENT_SOCKET
 
+from .context import WorkerConfig
 from .supervisor import Supervisor
-from .worker import WorkerConfig
 
 _DESCRIPTORS_ASIDE: Final = 512
 """Per worker: pipes, listener, name server sockets, connections still being closed."""
@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sluice-proxy",
-        description="HTTP forward proxy of an egress pool: who asks is known from the packet's policy id, and what leaves "
-        "has the policy's egress address.",
+        description="HTTP forward proxy of an egress pool. Who asks is known from the packet's policy id; what "
+        "leaves has the policy's egress address.",
     )
     parser.add_argument("--pool", required=True, help="the EgressPool whose policies this proxy serves")
     parser.add_argument("--listen-port", required=True, type=int, help="port on every address of the node")
@@ -54,12 +54,20 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=_positive, default=len(os.sched_getaffinity(0)), help="processes (one per core: %(default)s)"
     )
     parser.add_argument(
-        "--max-connections", type=_positive, default=None, help="per worker (default: what the limit of open files allows)"
+        "--max-connections",
+        type=_positive,
+        default=None,
+        help="per worker (default: what the limit of open files allows)",
     )
     parser.add_argument(
-        "--drain-seconds", type=float, default=30.0, help="after SIGTERM, how long open connections may go on (%(default)s)"
+        "--drain-seconds",
+        type=float,
+        default=30.0,
+        help="after SIGTERM, how long open connections may go on (%(default)s)",
     )
-    parser.add_argument("--log-format", choices=("json", "text"), default="json", help="of the access log (%(default)s)")
+    parser.add_argument(
+        "--log-format", choices=("json", "text"), default="json", help="of the access log (%(default)s)"
+    )
     return parser
 
 

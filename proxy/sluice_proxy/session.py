@@ -1,34 +1,32 @@
 """One client connection, from its first byte to its line in the access log.
 
-head -> identity -> addresses -> decision -> dial -> tunnel or exchange -> end. Invariants: the address judged is the address
-dialled; nothing reaches a server before the decision, and no byte of the client's before the connection stands; every phase
-has a deadline; what is refused is answered and then closed, never reused.
+head -> identity -> addresses -> decision -> dial -> tunnel or exchange -> end. Invariants: the address judged is the
+address dialled; nothing reaches a server before the decision, and no byte of the client's before the connection
+stands; every phase has a deadline; what is refused is answered and then closed, never reused.
 """
 
-import time
 from _socket import SHUT_WR, SO_KEEPALIVE, SOL_SOCKET, socket
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sluice_api.names import proxy_source
 
+from .context import Context
 from .core.answers import ESTABLISHED, local_answer, refusal_answer
 from .core.decision import NOT_READY, Permitted, decide, identify, no_address, no_family
-from .core.dns import RecordType
 from .core.host import Address
 from .core.message import check_loop
+from .core.pages import local_page
 from .core.policy import Policy, Snapshot
-from .core.refusal import ProxyError, Refusal, RefusedError
+from .core.refusal import Refusal, RefusedError
 from .core.request import HEAD_MAX, Kind, Request, parse_request
 from .engine.dial import Dial, DialError
 from .engine.loop import ERROR, HANGUP, READABLE
-from .engine.resolver import Done as ResolveDone
 from .engine.resolver import Outcome, ResolveError
 from .exchange import Exchange
+from .failures import BUSY, DIAL, HEAD_TIMEOUT, RESOLVE, proxy_off
+from .lookup import Lookup
 from .tunnel import Tunnel
-
-if TYPE_CHECKING:
-    from .worker import Worker
 
 HEAD_SECONDS: Final = 10.0
 RESOLVE_SECONDS: Final = 10.0
@@ -37,31 +35,6 @@ IDLE_SECONDS: Final = 3600.0
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 1 << 20
 SO_MARK: Final = 36
-_KINDS: Final = {6: RecordType.AAAA, 4: RecordType.A}
-_DIAL_REFUSALS: Final = {
-    DialError.SOURCE: Refusal(
-        503, ProxyError.PROXY_INTERNAL_ERROR, "source", "The node does not offer the policy's source address to the proxy."
-    ),
-    DialError.PORTS: Refusal(
-        503, ProxyError.CONNECTION_LIMIT_REACHED, "ports", "All ports towards this destination are in use on this gateway."
-    ),
-    DialError.REFUSED: Refusal(502, ProxyError.CONNECTION_REFUSED, "refused", "The destination refused the connection."),
-    DialError.UNREACHABLE: Refusal(
-        502, ProxyError.DESTINATION_IP_UNROUTABLE, "unreachable", "The destination's address cannot be reached."
-    ),
-    DialError.TIMEOUT: Refusal(504, ProxyError.CONNECTION_TIMEOUT, "connect-timeout", "The destination did not answer."),
-    DialError.DESCRIPTORS: Refusal(
-        503, ProxyError.CONNECTION_LIMIT_REACHED, "descriptors", "This gateway has too many connections open."
-    ),
-}
-_RESOLVE_REFUSALS: Final = {
-    ResolveError.NO_SUCH_NAME: Refusal(502, ProxyError.DNS_ERROR, "no-such-name", "The destination's name does not exist."),
-    ResolveError.FAILED: Refusal(502, ProxyError.DNS_ERROR, "dns-failed", "The name servers could not answer for the name."),
-    ResolveError.TIMEOUT: Refusal(504, ProxyError.DNS_TIMEOUT, "dns-timeout", "The name servers did not answer in time."),
-}
-_BUSY: Final = Refusal(
-    503, ProxyError.CONNECTION_LIMIT_REACHED, "too-many-connections", "This gateway has too many connections open."
-)
 
 
 class Phase(StrEnum):
@@ -79,12 +52,29 @@ class Session:
     """Owns the client's socket, except while a tunnel does."""
 
     __slots__ = (
-        "_addresses", "_buffer", "_connected", "_deadline", "_decided", "_dial", "_dialled", "_lingered", "_mark",
-        "_outcomes", "_peer", "_phase", "_policy", "_relay", "_request", "_sock", "_started", "_worker", "timer_tick",
+        "_addresses",
+        "_buffer",
+        "_connected",
+        "_context",
+        "_deadline",
+        "_decided",
+        "_dial",
+        "_dialled",
+        "_lingered",
+        "_lookup",
+        "_mark",
+        "_peer",
+        "_phase",
+        "_policy",
+        "_relay",
+        "_request",
+        "_sock",
+        "_started",
+        "timer_tick",
     )
 
-    def __init__(self, worker: "Worker", sock: socket, peer: tuple[str, int]) -> None:
-        self._worker = worker
+    def __init__(self, context: Context, sock: socket, peer: tuple[str, int]) -> None:
+        self._context = context
         self._sock = sock
         self._peer = peer
         self._phase = Phase.HEAD
@@ -92,13 +82,13 @@ class Session:
         self._mark = 0
         self._request: Request | None = None
         self._policy: Policy | None = None
-        self._outcomes: dict[int, Outcome] | None = None
+        self._lookup: Lookup | None = None
         self._addresses: tuple[Address, ...] = ()
         self._dial: Dial | None = None
         self._dialled: Address | None = None
         self._relay: Tunnel | Exchange | None = None
         self._lingered = 0
-        self._started = worker.loop.now
+        self._started = context.loop.now
         self._decided = 0.0
         self._connected = 0.0
         self._deadline = self._started + HEAD_SECONDS
@@ -106,23 +96,22 @@ class Session:
 
     def start(self) -> None:
         """Read at once: the kernel hands over a connection when its first bytes are there (TCP_DEFER_ACCEPT)."""
-        loop = self._worker.loop
+        loop = self._context.loop
         loop.watch(self._sock.fileno(), self._on_head)
         loop.arm(self, HEAD_SECONDS)
         self._on_head(READABLE)
 
     def on_timer(self) -> None:
         """The wheel's call: most deadlines have moved meanwhile."""
-        loop = self._worker.loop
+        loop = self._context.loop
         if loop.now < self._deadline:
             loop.arm(self, self._deadline - loop.now)
         elif self._phase is Phase.HEAD:
-            detail = f"The request's head was not complete after {HEAD_SECONDS:g} seconds."
-            self._refuse(Refusal(408, ProxyError.HTTP_REQUEST_ERROR, "head-timeout", detail))
+            self._refuse(HEAD_TIMEOUT)
         elif self._phase is Phase.RESOLVE:
-            self._refuse(_RESOLVE_REFUSALS[ResolveError.TIMEOUT])
+            self._refuse(RESOLVE[ResolveError.TIMEOUT])
         elif self._phase is Phase.CONNECT:
-            self._refuse(_DIAL_REFUSALS[DialError.TIMEOUT])
+            self._refuse(DIAL[DialError.TIMEOUT])
         elif self._phase is Phase.OPEN:
             self.cut("idle-timeout")
         else:
@@ -167,27 +156,27 @@ class Session:
                 self._refuse(error.refusal)
 
     def _on_request(self, request: Request) -> None:
-        worker = self._worker
+        context = self._context
         if request.kind is Kind.LOCAL:
-            self._answer(*worker.local_page(request), head_only=request.method == b"HEAD")
+            status, text = local_page(request, ready=context.snapshot is not None)
+            self._send_last(local_answer(status, text, head_only=request.method == b"HEAD"))
             return
-        if not worker.config.proxying:
-            detail = f"The proxy of pool {worker.config.pool} is switched off (spec.gateways.proxy.enabled)."
-            self._refuse(Refusal(403, ProxyError.HTTP_REQUEST_DENIED, "proxy-off", detail))
+        if not context.config.proxying:
+            self._refuse(proxy_off(context.config.pool))
             return
-        snapshot = worker.snapshot
+        snapshot = context.snapshot
         if snapshot is None:
             self._refuse(NOT_READY)
             return
-        check_loop(request, worker.name)
+        check_loop(request, context.name)
         self._mark = self._sock.getsockopt(SOL_SOCKET, SO_MARK)
         policy = identify(self._mark, snapshot)
         if isinstance(policy, Refusal):
             self._refuse(policy)
             return
         self._policy = policy
-        if worker.crowded:
-            self._refuse(_BUSY)
+        if context.crowded:
+            self._refuse(BUSY)
         elif isinstance(request.host, str):
             self._resolve(request.host, policy)
         else:
@@ -195,44 +184,28 @@ class Session:
 
     def _resolve(self, name: str, policy: Policy) -> None:
         """Ask for the families that the policy can leave with; the others could not be dialled."""
-        versions = [version for version in _KINDS if policy.egress_address(version) is not None]
+        versions = [version for version in (6, 4) if policy.egress_address(version) is not None]
         if not versions:
             self._refuse(no_family(policy, 4))
             return
         self._wait(Phase.RESOLVE, RESOLVE_SECONDS)
-        self._outcomes = {}
-        for version in versions:
-            self._worker.resolver.resolve(name, _KINDS[version], self._collector(version, len(versions)))
+        self._lookup = Lookup(self._on_addresses)
+        self._lookup.start(self._context.resolver, name, versions)
 
-    def _collector(self, version: int, expected: int) -> ResolveDone:
-        def collect(outcome: Outcome) -> None:
-            outcomes = self._outcomes
-            if self._phase is not Phase.RESOLVE or outcomes is None:
-                return
-            outcomes[version] = outcome
-            if len(outcomes) == expected:
-                self._outcomes = None
-                self._on_addresses(outcomes)
-
-        return collect
-
-    def _on_addresses(self, outcomes: dict[int, Outcome]) -> None:
-        snapshot, policy, request = self._worker.snapshot, self._policy, self._request
+    def _on_addresses(self, outcome: Outcome) -> None:
+        self._lookup = None
+        snapshot, policy, request = self._context.snapshot, self._policy, self._request
         if snapshot is None or policy is None or request is None:
             return
-        errors = [outcome for outcome in outcomes.values() if isinstance(outcome, ResolveError)]
-        lists = [list(outcome) for outcome in outcomes.values() if not isinstance(outcome, ResolveError)]
-        addresses: list[Address] = []
-        # Families alternate, IPv6 first (RFC 8305, section 4).
-        while any(lists):
-            addresses += [entries.pop(0) for entries in lists if entries]
-        if addresses:
-            self._judge(snapshot, policy, tuple(addresses), request.port)
+        if isinstance(outcome, ResolveError):
+            self._refuse(RESOLVE[outcome])
+        elif not outcome:
+            self._refuse(no_address())
         else:
-            self._refuse(_RESOLVE_REFUSALS[errors[0]] if errors else no_address())
+            self._judge(snapshot, policy, outcome, request.port)
 
     def _judge(self, snapshot: Snapshot, policy: Policy, addresses: tuple[Address, ...], port: int) -> None:
-        self._decided = self._worker.loop.now
+        self._decided = self._context.loop.now
         verdict = decide(snapshot, policy, addresses, port)
         if not isinstance(verdict, Permitted):
             self._addresses = addresses[:1]
@@ -242,7 +215,7 @@ class Session:
         self._wait(Phase.CONNECT, CONNECT_SECONDS)
         versions = {address.version for address in verdict.addresses}
         self._dial = Dial(
-            self._worker.loop,
+            self._context.loop,
             sources={version: str(proxy_source(policy.id, version)) for version in versions},
             addresses=verdict.addresses,
             port=port,
@@ -251,7 +224,7 @@ class Session:
         self._dial.start()
 
     def _wait(self, phase: Phase, seconds: float) -> None:
-        loop = self._worker.loop
+        loop = self._context.loop
         self._phase = phase
         self._deadline = loop.now + seconds
         loop.handlers[self._sock.fileno()] = self._on_waiting
@@ -265,16 +238,16 @@ class Session:
     def _on_dialled(self, server: socket | None, address: Address, error: DialError | None) -> None:
         self._dial = None
         self._dialled = address
-        loop = self._worker.loop
+        loop = self._context.loop
         if server is None:
-            self._refuse(_DIAL_REFUSALS[error or DialError.UNREACHABLE])
+            self._refuse(DIAL[error or DialError.UNREACHABLE])
             return
         self._connected = loop.now
         self._phase = Phase.OPEN
         self._deadline = loop.now + IDLE_SECONDS
         server.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
         request, first, self._buffer = self._request, self._buffer, b""
-        plumbing = self._worker.plumbing
+        plumbing = self._context.plumbing
         if request is not None and request.kind is Kind.FORWARD:
             exchange = self._relay = Exchange(
                 loop,
@@ -282,7 +255,7 @@ class Session:
                 client=self._sock,
                 server=server,
                 request=request,
-                name=self._worker.name,
+                name=self._context.name,
                 active=self._on_activity,
                 closed=self._on_exchanged,
             )
@@ -299,7 +272,7 @@ class Session:
         tunnel.start(first)
 
     def _on_activity(self) -> None:
-        self._deadline = self._worker.loop.now + IDLE_SECONDS
+        self._deadline = self._context.loop.now + IDLE_SECONDS
 
     def _on_tunnel_closed(self, reason: str) -> None:
         self._log("allowed", reason, 200)
@@ -323,9 +296,6 @@ class Session:
         request = self._request
         self._send_last(refusal_answer(refusal, head_only=request is not None and request.method == b"HEAD"))
 
-    def _answer(self, status: int, text: str, *, head_only: bool) -> None:
-        self._send_last(local_answer(status, text, head_only=head_only))
-
     def _send_last(self, answer: bytes) -> None:
         try:
             self._sock.send(answer)
@@ -337,13 +307,10 @@ class Session:
     def _linger(self) -> None:
         """Say that no more comes, then read what the client still sends: closing over unread bytes would reset the
         connection and could destroy the answer on its way (RFC 9112, section 9.6)."""
-        if self._dial is not None:
-            self._dial.cancel()
-            self._dial = None
+        self._give_up()
         self._phase = Phase.LINGER
         self._buffer = b""
-        self._outcomes = None
-        loop = self._worker.loop
+        loop = self._context.loop
         self._deadline = loop.now + LINGER_SECONDS
         loop.arm(self, LINGER_SECONDS)
         loop.handlers[self._sock.fileno()] = self._on_linger
@@ -355,7 +322,7 @@ class Session:
         self._on_linger(READABLE)
 
     def _on_linger(self, events: int) -> None:
-        buffer = self._worker.plumbing.buffer
+        buffer = self._context.plumbing.buffer
         try:
             while self._lingered < LINGER_BYTES:
                 size = self._sock.recv_into(buffer)
@@ -371,25 +338,31 @@ class Session:
     def _close(self) -> None:
         if self._phase is Phase.CLOSED:
             return
+        self._give_up()
+        self._context.loop.retire(self._sock)
+        self._forget()
+
+    def _give_up(self) -> None:
+        """Nobody waits for an address or a connection any more."""
+        if self._lookup is not None:
+            self._lookup.cancel()
+            self._lookup = None
         if self._dial is not None:
             self._dial.cancel()
-        self._worker.loop.retire(self._sock)
-        self._forget()
+            self._dial = None
 
     def _forget(self) -> None:
         """The socket is gone: cut the references that hold each other."""
         self._phase = Phase.CLOSED
-        self._dial = None
         self._relay = None
-        self._outcomes = None
-        self._worker.loop.disarm(self)
-        self._worker.sessions.discard(self)
+        self._context.loop.disarm(self)
+        self._context.sessions.discard(self)
 
     def _log(self, verdict: str, reason: str, status: int = 0) -> None:
         request, policy, relay = self._request, self._policy, self._relay
         if request is not None and request.kind is Kind.LOCAL:
             return
-        now = self._worker.loop.now
+        now = self._context.loop.now
         address = self._dialled or (self._addresses[0] if self._addresses else None)
         sent = received = 0
         if isinstance(relay, Tunnel):
@@ -397,9 +370,9 @@ class Session:
         elif relay is not None:
             sent, received = relay.sent, relay.received
         egress = policy.egress_address(address.version) if policy is not None and address is not None else None
-        self._worker.log(
+        self._context.log(
+            "connection",
             {
-                "pool": self._worker.config.pool,
                 "policy": policy.label if policy is not None else None,
                 "policyId": self._mark & 0x3FFF,
                 "client": self._peer[0].removeprefix("::ffff:"),
@@ -418,7 +391,6 @@ class Session:
                 "connectMilliseconds": _milliseconds(self._decided, self._connected),
                 "durationMilliseconds": _milliseconds(self._started, now),
             },
-            time.time(),
         )
 
 

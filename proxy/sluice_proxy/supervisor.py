@@ -1,8 +1,9 @@
-"""The first process: owns the listeners, keeps one worker per core running, hands them the agent's snapshots, drains them.
+"""The first process: owns the listeners, keeps one worker per core running, hands them the agent's snapshots, drains
+them.
 
-Invariants: a listener outlives its worker, so connections that wait in its queue when a worker dies are served by the next
-one; no worker holds another one's channel, so each notices when the supervisor is gone; a worker that dies at once is not
-started again at once.
+Invariants: a listener outlives its worker, so connections that wait in its queue when a worker dies are served by the
+next one; no worker holds another one's channel, so each notices when the supervisor is gone; a worker that dies at
+once is not started again at once.
 """
 
 import os
@@ -16,8 +17,9 @@ from typing import Final
 
 from .access_log import AccessLog
 from .agent import AgentClient
+from .context import WorkerConfig
 from .engine.loop import OUT, Alarm, Loop
-from .worker import DRAIN_COMMAND, Worker, WorkerConfig, listen
+from .worker import DRAIN_COMMAND, Worker, listen
 
 RESTART_DELAY: Final = 1.0
 _DRAIN_GRACE: Final = 2.0
@@ -144,7 +146,8 @@ class Supervisor:
             self._tell(child, self._line)
 
     def _tell(self, child: _Child, line: bytes) -> None:
-        """A line that a slow worker has not begun to take is replaced by a newer one: only the newest snapshot matters."""
+        """A line that a slow worker has not begun to take is replaced by a newer one: only the newest snapshot
+        matters."""
         child.waiting = line
         self._deliver(child)
 

@@ -1,7 +1,7 @@
 """A CONNECT tunnel: two flows, each ending on its own.
 
-Invariants: a half-close of one side becomes a half-close of the other once everything before it is delivered; a reset of one
-side becomes a reset of the other; nothing is sent to the server before the client has its 200.
+Invariants: a half-close of one side becomes a half-close of the other once everything before it is delivered; a reset
+of one side becomes a reset of the other; nothing is sent to the server before the client has its 200.
 """
 
 import struct

@@ -1,46 +1,41 @@
 """A worker process: accepts from its own listener, serves sessions, follows what the supervisor hands it.
 
-Invariants: a worker has its own share of the port (SO_REUSEPORT) and shares nothing with the others; it goes on with its last
-snapshot until it gets a newer one; when the supervisor is gone, it drains.
+Invariants: a worker has its own share of the port (SO_REUSEPORT) and shares nothing with the others; it goes on with
+its last snapshot until it gets a newer one; when the supervisor is gone, it drains.
 """
 
 import gc
-import sys
-import time
-from _socket import AF_INET6, IPPROTO_IPV6, IPPROTO_TCP, IPV6_V6ONLY, SO_KEEPALIVE, SO_REUSEADDR, SO_REUSEPORT
-from _socket import SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, TCP_DEFER_ACCEPT, TCP_KEEPCNT, TCP_KEEPIDLE
-from _socket import TCP_KEEPINTVL, TCP_NODELAY, socket
-from collections.abc import Mapping
-from dataclasses import dataclass
+from _socket import (
+    AF_INET6,
+    IPPROTO_IPV6,
+    IPPROTO_TCP,
+    IPV6_V6ONLY,
+    SO_KEEPALIVE,
+    SO_REUSEADDR,
+    SO_REUSEPORT,
+    SOCK_CLOEXEC,
+    SOCK_NONBLOCK,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    TCP_DEFER_ACCEPT,
+    TCP_KEEPCNT,
+    TCP_KEEPIDLE,
+    TCP_KEEPINTVL,
+    TCP_NODELAY,
+    socket,
+)
 from typing import Final
 
-from .access_log import AccessLog, Value
-from .core.message import pseudonym
-from .core.policy import Snapshot, parse_snapshot
-from .core.refusal import malformed
-from .core.request import Request
-from .engine.flow import Plumbing
-from .engine.loop import Alarm, Loop
-from .engine.resolver import Resolver, read_config
+from .context import Context, WorkerConfig
+from .core.policy import parse_snapshot
+from .engine.loop import Alarm
 from .session import Session
 
 DRAIN_COMMAND: Final = b"drain"
 _ACCEPTS_AT_ONCE: Final = 64
 _ACCEPT_PAUSE: Final = 0.1
-_LOG_DELAY: Final = 0.2
 _HEADROOM: Final = 64
 """Connections beyond the limit that are still accepted, to be answered: clients with 503, health checks as always."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerConfig:
-    """What every worker is told at its start."""
-
-    pool: str
-    proxying: bool
-    max_connections: int
-    drain_seconds: float
-    log_format: str
 
 
 def listen(port: int) -> socket:
@@ -63,71 +58,39 @@ def listen(port: int) -> socket:
 
 
 class Worker:
-    """Everything that the sessions of one process share."""
+    """One process. `channel` is its line from the supervisor: snapshots and commands, a line each."""
 
-    __slots__ = (
-        "_buffer", "_channel", "_draining", "_flush", "_listener", "_log", "_resume", "config", "loop", "name",
-        "plumbing", "resolver", "sessions", "snapshot",
-    )
+    __slots__ = ("_buffer", "_channel", "_context", "_draining", "_listener", "_loop", "_resume")
 
     def __init__(self, config: WorkerConfig, listener: socket, channel: socket) -> None:
-        """channel: the supervisor's end of it sends snapshots and commands, a line each."""
-        self.config = config
-        self.loop = Loop()
-        self.plumbing = Plumbing()
-        self.resolver = Resolver(self.loop, read_config())
-        self.snapshot: Snapshot | None = None
-        self.sessions: set[Session] = set()
-        self.name = pseudonym(config.pool)
+        self._context = Context(config)
+        self._loop = self._context.loop
         self._listener: socket | None = listener
         self._channel = channel
         self._buffer = bytearray()
         self._draining = False
-        self._log = AccessLog(sys.stdout.fileno(), config.log_format)
-        self._flush = Alarm(self._log.flush)
         self._resume = Alarm(self._listen_again)
-
-    @property
-    def crowded(self) -> bool:
-        """Whether new requests are refused."""
-        return len(self.sessions) > self.config.max_connections
 
     def run(self) -> None:
         """Serve until drained."""
         self._channel.setblocking(False)
-        self.loop.watch(self._channel.fileno(), self._on_channel)
+        self._loop.watch(self._channel.fileno(), self._on_channel)
         self._on_channel(0)
         if self._listener is not None:
-            self.loop.watch_level(self._listener.fileno(), self._on_listener)
+            self._loop.watch_level(self._listener.fileno(), self._on_listener)
         # What exists now lives as long as the process: never look at it again when collecting garbage.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        self.loop.run()
-        self._log.flush()
-
-    def log(self, record: Mapping[str, Value], wall: float, event: str = "connection") -> None:
-        """One line of the access log, on its way within _LOG_DELAY seconds."""
-        self._log.write(event, wall, record)
-        if not self._flush.timer_tick:
-            self.loop.arm(self._flush, _LOG_DELAY)
-
-    def local_page(self, request: Request) -> tuple[int, str]:
-        """The status and text of the proxy's own pages. Raises RefusedError (404, 405)."""
-        if request.method not in (b"GET", b"HEAD"):
-            raise malformed("method", "The proxy's own pages are read with GET.", 405)
-        if request.target == b"/healthz":
-            return 200, "ok"
-        if request.target == b"/readyz":
-            return (200, "ready") if self.snapshot is not None else (503, "waiting for the node's agent")
-        raise malformed("no-such-page", "There is /healthz and /readyz; a request to be forwarded has an absolute target.", 404)
+        self._loop.run()
+        self._context.flush()
 
     def _on_listener(self, events: int) -> None:
         listener = self._listener
         if listener is None:
             return
         for _ in range(_ACCEPTS_AT_ONCE):
-            if len(self.sessions) >= self.config.max_connections + _HEADROOM:
+            if len(self._context.sessions) >= self._context.config.max_connections + _HEADROOM:
                 self._pause()
                 return
             try:
@@ -143,18 +106,18 @@ class Worker:
                 return
             sock = socket(AF_INET6, SOCK_STREAM, 0, fd)
             sock.setblocking(False)
-            session = Session(self, sock, (peer[0], peer[1]))
-            self.sessions.add(session)
+            session = Session(self._context, sock, (peer[0], peer[1]))
+            self._context.sessions.add(session)
             session.start()
 
     def _pause(self) -> None:
-        if self._listener is not None:
-            self.loop.unwatch(self._listener.fileno())
-            self.loop.arm(self._resume, _ACCEPT_PAUSE)
+        if self._listener is not None and not self._resume.timer_tick:
+            self._loop.unwatch(self._listener.fileno())
+            self._loop.arm(self._resume, _ACCEPT_PAUSE)
 
     def _listen_again(self) -> None:
         if self._listener is not None:
-            self.loop.watch_level(self._listener.fileno(), self._on_listener)
+            self._loop.watch_level(self._listener.fileno(), self._on_listener)
 
     def _on_channel(self, events: int) -> None:
         while True:
@@ -175,7 +138,7 @@ class Worker:
                 self._drain()
             else:
                 # The supervisor has parsed it before: what does not parse here is a fault of this program.
-                self.snapshot = parse_snapshot(bytes(line), self.config.pool)
+                self._context.snapshot = parse_snapshot(bytes(line), self._context.config.pool)
 
     def _drain(self) -> None:
         """Accept what is in the queue, then nothing more; wait for what is open, but not for ever."""
@@ -184,24 +147,22 @@ class Worker:
         self._draining = True
         self._on_listener(0)
         if self._listener is not None:
-            self.loop.disarm(self._resume)
-            self.loop.retire(self._listener)
+            self._loop.disarm(self._resume)
+            self._loop.retire(self._listener)
             self._listener = None
-        self._wait_for_end(self.loop.now + self.config.drain_seconds)
+        self._wait_for_end(self._loop.now + self._context.config.drain_seconds)
 
     def _wait_for_end(self, deadline: float) -> None:
-        if not self.sessions:
+        if not self._context.sessions:
             self._end(0)
-        elif self.loop.now >= deadline:
-            cut = [session for session in self.sessions if session.open]
+        elif self._loop.now >= deadline:
+            cut = [session for session in self._context.sessions if session.open]
             for session in cut:
                 session.cut("drained")
             self._end(len(cut))
         else:
-            self.loop.arm(Alarm(lambda: self._wait_for_end(deadline)), min(0.1, deadline - self.loop.now))
+            self._loop.arm(Alarm(lambda: self._wait_for_end(deadline)), min(0.1, deadline - self._loop.now))
 
     def _end(self, cut: int) -> None:
-        self.log({"pool": self.config.pool, "cut": cut}, time.time(), "drained")
-        self.loop.stop()
-
-
+        self._context.log("drained", {"cut": cut})
+        self._loop.stop()

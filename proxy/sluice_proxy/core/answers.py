@@ -17,7 +17,13 @@ def refusal_answer(refusal: Refusal, *, head_only: bool = False) -> bytes:
     """The whole answer to a request that is refused; without its body when the request was HEAD."""
     status = HTTPStatus(refusal.status)
     body = json.dumps(
-        {"title": status.phrase, "status": refusal.status, "detail": refusal.detail, "error": refusal.error, "reason": refusal.reason}
+        {
+            "title": status.phrase,
+            "status": refusal.status,
+            "detail": refusal.detail,
+            "error": refusal.error,
+            "reason": refusal.reason,
+        }
     ).encode("ascii")
     quoted = refusal.detail.encode("ascii", "replace").decode("ascii").replace("\\", "\\\\").replace('"', '\\"')
     fields = f'Proxy-Status: sluice; error={refusal.error}; details="{quoted}"\r\n'

@@ -1,7 +1,8 @@
 """Bodies in transit: how many of the bytes that came belong to the message, and what of them is sent on.
 
-Invariants: a body ends exactly where its framing says, nothing after it is ever sent on; chunks are written anew, so a malformed size
-line cannot be understood differently by the next reader; chunk extensions are refused, trailers are dropped (RFC 9110, section 6.5.1).
+Invariants: a body ends exactly where its framing says, nothing after it is ever sent on; chunks are written anew, so
+a malformed size line cannot be understood differently by the next reader; chunk extensions are refused, trailers are
+dropped (RFC 9110, section 6.5.1).
 """
 
 import re

@@ -1,7 +1,8 @@
 """May this client reach this address? The one evaluator of identity, denied networks, policy destinations and families.
 
-Invariants: decides on the address about to be dialled, never on a name; what no rule permits is refused; an address of a family that
-the policy has no egress IP for is never dialled, so nothing can leave with an address that is not the policy's.
+Invariants: decides on the address about to be dialled, never on a name; what no rule permits is refused; an address
+of a family that the policy has no egress IP for is never dialled, so nothing can leave with an address that is not
+the policy's.
 """
 
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ def identify(mark: int, snapshot: Snapshot) -> Policy | Refusal:
     if policy_id == 0:
         detail = (
             f"The client is not selected by any policy of pool {snapshot.pool}. "
-            f"Make an EgressPolicy with spec.pool {snapshot.pool} that selects its pod, and use the proxy from inside the pod's network."
+            f"Make an EgressPolicy with spec.pool {snapshot.pool} that selects its pod (not a pod with hostNetwork)."
         )
         return Refusal(403, ProxyError.HTTP_REQUEST_DENIED, "not-selected", detail)
     detail = (
@@ -51,7 +52,8 @@ def identify(mark: int, snapshot: Snapshot) -> Policy | Refusal:
 
 
 def decide(snapshot: Snapshot, policy: Policy, addresses: Sequence[Address], port: int) -> Permitted | Refusal:
-    """Which of the resolved addresses may be dialled; when none may, why (of the first one refused, by rule before by family)."""
+    """Which of the resolved addresses may be dialled; when none may, why (of the first one refused, by rule before
+    by family)."""
     permitted: list[Address] = []
     refusal: Refusal | None = None
     familyless: Address | None = None

@@ -1,8 +1,9 @@
 """Addresses that are never dialled for anyone, whatever a policy says.
 
-The table is explicit: `ipaddress.is_global` calls ::ffff:100.64.0.1, 64:ff9b::a9fe:a9fe and fec0::1 global. It judges the address that
-is about to be dialled (a name may resolve to anything), together with every IPv4 address that this one carries inside.
-Private ranges (RFC 1918, RFC 4193, RFC 6598) are not here: partners use them. What belongs to the cluster comes with the snapshot.
+The table is explicit: `ipaddress.is_global` calls ::ffff:100.64.0.1, 64:ff9b::a9fe:a9fe and fec0::1 global. It judges
+the address that is about to be dialled (a name may resolve to anything), together with every IPv4 address that this
+one carries inside. Private ranges (RFC 1918, RFC 4193, RFC 6598) are not here: partners use them. What belongs to the
+cluster comes with the snapshot.
 """
 
 from collections.abc import Iterator
@@ -69,8 +70,8 @@ def forbidden(address: Address) -> str | None:
 def embedded(address: Address) -> Iterator[IPv4Address]:
     """The IPv4 addresses that a translator or tunnel would reach through this IPv6 address.
 
-    IPv4-mapped and IPv4-compatible, 6to4 and Teredo need no unwrapping to be refused (the table holds them whole), but the denied
-    networks of a snapshot and a policy's exceptions are compared with what is inside as well.
+    IPv4-mapped and IPv4-compatible, 6to4 and Teredo need no unwrapping to be refused (the table holds them whole),
+    but the denied networks of a snapshot and a policy's exceptions are compared with what is inside as well.
     """
     if not isinstance(address, IPv6Address):
         return
@@ -93,7 +94,8 @@ def embedded(address: Address) -> Iterator[IPv4Address]:
 
 
 def _local_nat64(number: int) -> Iterator[IPv4Address]:
-    """The readings of RFC 6052, section 2.2, for prefixes of 48, 56, 64 and 96 bits: bits 64 to 71 are skipped, the suffix is zero."""
+    """The readings of RFC 6052, section 2.2, for prefixes of 48, 56, 64 and 96 bits: bits 64 to 71 are skipped, the
+    suffix is zero."""
     yield IPv4Address(number & _LOW_32)
     octets = number.to_bytes(16, "big")
     if octets[8] != 0:

@@ -1,7 +1,8 @@
 """DNS messages: one question out, its addresses in (RFC 1035, RFC 2308, RFC 3596).
 
-Invariants: an answer counts only when identifier, question and class match, and its addresses only when their owner is the name asked
-for or the end of its chain of aliases; no read past the message; compression pointers only lead backwards.
+Invariants: an answer counts only when identifier, question and class match, and its addresses only when their owner
+is the name asked for or the end of its chain of aliases; no read past the message; compression pointers only lead
+backwards.
 """
 
 import struct
@@ -44,7 +45,8 @@ class DnsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class DnsAnswer:
-    """What a server said. `ttl` in seconds; for an answer without addresses, how long that may be remembered (0: not at all)."""
+    """What a server said. `ttl` in seconds; for an answer without addresses, how long that may be remembered (0:
+    not at all)."""
 
     code: int
     truncated: bool
@@ -102,13 +104,19 @@ def _parse(data: bytes, identifier: int, name: str, kind: RecordType) -> DnsAnsw
 
 
 def _follow(
-    name: str, code: int, aliases: dict[str, tuple[str, int]], found: dict[str, list[tuple[Address, int]]], negative: int
+    name: str,
+    code: int,
+    aliases: dict[str, tuple[str, int]],
+    found: dict[str, list[tuple[Address, int]]],
+    negative: int,
 ) -> DnsAnswer:
     ttl = TTL_MAX
     for _ in range(_ALIASES_MAX):
         if name in found:
             records = found[name]
-            return DnsAnswer(code, False, tuple(dict.fromkeys(a for a, _ in records)), min(ttl, *(t for _, t in records)))
+            return DnsAnswer(
+                code, False, tuple(dict.fromkeys(a for a, _ in records)), min(ttl, *(t for _, t in records))
+            )
         if name not in aliases:
             break
         name, alias_ttl = aliases[name]
@@ -131,7 +139,8 @@ def _address(data: bytes, kind: RecordType) -> Address:
 
 
 def _name(data: bytes, position: int) -> tuple[str, int]:
-    """The name at `position` in lower case, and where the bytes after it begin. Octets outside ASCII never match a name asked for."""
+    """The name at `position` in lower case, and where the bytes after it begin. Octets outside ASCII never match a
+    name asked for."""
     labels: list[str] = []
     after = -1
     limit = position

@@ -1,7 +1,8 @@
 """Hosts of a request target: an address literal, or a DNS name in normal form.
 
-Invariants: what `getaddrinfo` would turn into an address by itself (0x7f.1, 127.1, 2130706433, 0177.0.0.1) is neither and is refused, so
-one spelling has one meaning; a name is lower case without its trailing dot; brackets hold IPv6 and nothing else.
+Invariants: what `getaddrinfo` would turn into an address by itself (0x7f.1, 127.1, 2130706433, 0177.0.0.1) is neither
+and is refused, so one spelling has one meaning; a name is lower case without its trailing dot; brackets hold IPv6 and
+nothing else.
 """
 
 import re
@@ -39,7 +40,8 @@ def parse_authority(text: str, default_port: int | None = None) -> tuple[Host, i
 
 
 def parse_host(text: str) -> Host:
-    """An IPv4 address in dotted quad form, or a DNS name (RFC 1123, section 2.1, and the underscore that DNS has in practice).
+    """An IPv4 address in dotted quad form, or a DNS name (RFC 1123, section 2.1, and the underscore that DNS has in
+    practice).
 
     Raises RefusedError (400).
     """
@@ -49,8 +51,12 @@ def parse_host(text: str) -> Host:
         pass
     name = text.lower().removesuffix(".")
     if len(name) > NAME_MAX or not text.isascii() or not _NAME.fullmatch(name):
-        raise malformed("bad-host", "The target's host is neither an address nor a DNS name (international names go as xn-- labels).")
-    # The last label of a name is never a number (URL standard, "ends in a number"): this is how the odd forms of IPv4 addresses look.
+        raise malformed(
+            "bad-host",
+            "The target's host is neither an address nor a DNS name (international names go as xn-- labels).",
+        )
+    # The last label of a name is never a number (URL standard, "ends in a number"): this is how the odd forms of IPv4
+    # addresses look.
     if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
         raise malformed("bad-host", "The target's host looks like an IPv4 address but is not in dotted quad form.")
     return name

@@ -1,8 +1,8 @@
 """Heads as they are sent on: the request to the server, the response to the client.
 
-One request per connection on both sides, so both heads say `Connection: close` and no response can be taken for another request's.
-Invariants: hop-by-hop fields, whatever Connection names, and every Proxy-* field stop here (RFC 9110, section 7.6.1); framing fields are
-written by us from what was parsed.
+One request per connection on both sides, so both heads say `Connection: close` and no response can be taken for
+another request's. Invariants: hop-by-hop fields, whatever Connection names, and every Proxy-* field stop here (RFC
+9110, section 7.6.1); framing fields are written by us from what was parsed.
 """
 
 import hashlib
@@ -21,7 +21,17 @@ UNTIL_CLOSE: Final = -2
 """The value of Response.body when the connection's end is the end of the body; otherwise as in Request.body."""
 
 _HOP_BY_HOP: Final = frozenset(
-    (b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"http2-settings", b"content-length", b"host")
+    (
+        b"connection",
+        b"keep-alive",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+        b"content-length",
+        b"host",
+    )
 )
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([^\r\n]*))?\r\n")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -37,7 +47,8 @@ class Response:
 
 
 def pseudonym(pool: str) -> bytes:
-    """What this pool's proxies call themselves in Via (RFC 9110, section 7.6.3); says nothing about the pool to outsiders."""
+    """What this pool's proxies call themselves in Via (RFC 9110, section 7.6.3); says nothing about the pool to
+    outsiders."""
     return b"sluice-" + hashlib.sha256(pool.encode()).hexdigest()[:8].encode()
 
 
@@ -50,7 +61,8 @@ def check_loop(request: Request, name: bytes) -> None:
 
 
 def forward_head(request: Request, name: bytes) -> bytes:
-    """The head of an absolute-form request for the server itself: origin form, Host from the target (RFC 9112, section 3.2.2)."""
+    """The head of an absolute-form request for the server itself: origin form, Host from the target (RFC 9112,
+    section 3.2.2)."""
     lines = [b"%s %s HTTP/1.1" % (request.method, request.target), b"Host: " + _host_field(request.host, request.port)]
     lines += _end_to_end(request.fields)
     if request.body == CHUNKED:

@@ -1,4 +1,5 @@
-"""A set of networks that answers "which of you holds this address?" at a cost that does not grow with the number of networks.
+"""A set of networks that answers "which of you holds this address?" at a cost that does not grow with the number of
+networks.
 
 Invariants: one hash lookup per prefix length in use; the longest prefix answers.
 """

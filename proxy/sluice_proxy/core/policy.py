@@ -1,7 +1,7 @@
 """The pool's policies as the node's agent hands them over: one JSON line, parsed strictly into frozen values.
 
-Invariants: a snapshot is taken whole or not at all; what is wrong in it is named by its place; keys that this version does not know
-are ignored, since a change that may not be ignored comes with another `version`.
+Invariants: a snapshot is taken whole or not at all; what is wrong in it is named by its place; keys that this version
+does not know are ignored, since a change that may not be ignored comes with another `version`.
 """
 
 import json
@@ -35,7 +35,8 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the proxy needs of a policy. `destinations` None means everything outside the cluster; `addresses` are its egress IPs."""
+    """What the proxy needs of a policy. `destinations` None means everything outside the cluster; `addresses` are
+    its egress IPs."""
 
     id: int
     namespace: str
@@ -55,7 +56,8 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything the agent said: policies by id, and the networks of the cluster and its nodes, which are never dialled."""
+    """Everything the agent said: policies by id, and the networks of the cluster and its nodes, which are never
+    dialled."""
 
     pool: str
     policies: Mapping[int, Policy]
@@ -84,10 +86,13 @@ def _policy(data: Any, where: str) -> Policy:
     root = _mapping(data, where)
     policy_id = _integer(root.get("id"), POLICY_ID_MIN, POLICY_ID_MAX, f"{where}.id")
     for source in _items(root, "sources", _address, where):
-        # The kernel translates exactly this address to the policy's egress IP: another one would leave as someone else, or not at all.
+        # The kernel translates exactly this address to the policy's egress IP: another one would leave as someone
+        # else, or not at all.
         if source != proxy_source(policy_id, source.version):
             raise SnapshotError(f"{where}.sources: {source} is not the proxy's source of policy {policy_id}")
-    destinations = None if root.get("destinations") is None else tuple(_items(root, "destinations", _destination, where))
+    destinations = (
+        None if root.get("destinations") is None else tuple(_items(root, "destinations", _destination, where))
+    )
     return Policy(
         id=policy_id,
         namespace=_text(root.get("namespace"), f"{where}.namespace"),

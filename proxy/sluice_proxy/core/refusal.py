@@ -1,7 +1,7 @@
 """Why a request is not served: one value that becomes both the client's answer and the reason in the access log.
 
-Invariants: `detail` holds only fixed text and values that were validated (names of policies, normalised hosts, addresses), never raw
-input, so an answer cannot reflect what a client sent.
+Invariants: `detail` holds only fixed text and values that were validated (names of policies, normalised hosts,
+addresses), never raw input, so an answer cannot reflect what a client sent.
 """
 
 from dataclasses import dataclass

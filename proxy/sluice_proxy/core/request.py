@@ -1,7 +1,8 @@
 """The head of a request, parsed as a strict subset of HTTP/1.1 (RFC 9112): what is ambiguous anywhere is refused here.
 
-Invariants: the result does not depend on how the bytes were cut into pieces; a head is at most HEAD_MAX bytes and FIELDS_MAX fields;
-exactly one framing of the body; a bare LF or CR, an obs-fold, a second Host or Content-Length never passes.
+Invariants: the result does not depend on how the bytes were cut into pieces; a head is at most HEAD_MAX bytes and
+FIELDS_MAX fields; exactly one framing of the body; a bare LF or CR, an obs-fold, a second Host or Content-Length
+never passes.
 """
 
 import re
@@ -40,7 +41,8 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A parsed head. `target` is the origin form for what is sent on; `host` is empty and `port` 0 for a local request."""
+    """A parsed head. `target` is the origin form for what is sent on; `host` is empty and `port` 0 for a local
+    request."""
 
     kind: Kind
     method: bytes
@@ -83,8 +85,8 @@ def parse_request(data: bytes) -> tuple[Request, int] | None:
 def find_end(data: bytes, limit: int) -> int | None:
     """Where the head at the start of `data` ends (just after its empty line); None when it is not complete.
 
-    Raises RefusedError (400) at the first byte that no head may hold, so that a client which will never complete its head is told at
-    once; 431 when the head is longer than `limit` bytes.
+    Raises RefusedError (400) at the first byte that no head may hold, so that a client which will never complete its
+    head is told at once; 431 when the head is longer than `limit` bytes.
     """
     found = data.find(_END, 0, limit)
     end = found + len(_END) if found >= 0 else min(len(data), limit)
@@ -100,7 +102,8 @@ def find_end(data: bytes, limit: int) -> int | None:
 def parse_fields(data: bytes, start: int, end: int) -> Fields:
     """The field lines between `start` and `end` (just after the empty line), values without white space around them.
 
-    Raises RefusedError (400, 431). A line that begins with white space is an obs-fold (RFC 9112, section 5.2) and is refused.
+    Raises RefusedError (400, 431). A line that begins with white space is an obs-fold (RFC 9112, section 5.2) and is
+    refused.
     """
     if not _FIELDS.fullmatch(data, start, end):
         raise malformed("bad-field", "A field line is not `name: value`, or is folded.")
@@ -118,7 +121,10 @@ def values(fields: Fields, name: bytes) -> list[bytes]:
 def _absolute(method: bytes, target: bytes, minor: int, fields: Fields) -> Request:
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
-        raise malformed("bad-target", "The target is neither `http://host/path` nor, with CONNECT, `host:port`. Use CONNECT for https.")
+        raise malformed(
+            "bad-target",
+            "The target is neither `http://host/path` nor, with CONNECT, `host:port`. Use CONNECT for https.",
+        )
     if method == b"TRACE":
         raise malformed("method", "TRACE is not forwarded.", 405)
     if minor == 0:

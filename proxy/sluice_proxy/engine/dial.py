@@ -1,13 +1,24 @@
 """Opening a connection: from a source address of the right family, to the first of several addresses that answers.
 
-Invariants: every socket is bound to the source before it connects; when the kernel refuses the source, the attempt fails and
-no other source is tried. Addresses are tried in order, a new one every STAGGER seconds or as soon as one fails (RFC 8305,
-section 5, with a fixed order); the first to connect wins, the others are closed.
+Invariants: every socket is bound to the source before it connects; when the kernel refuses the source, the attempt
+fails and no other source is tried. Addresses are tried in order, a new one every STAGGER seconds or as soon as one
+fails (RFC 8305, section 5, with a fixed order); the first to connect wins, the others are closed.
 """
 
 import errno
-from _socket import AF_INET, AF_INET6, IPPROTO_IPV6, IPPROTO_TCP, SO_ERROR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM
-from _socket import SOL_SOCKET, TCP_NODELAY, socket
+from _socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_IPV6,
+    IPPROTO_TCP,
+    SO_ERROR,
+    SOCK_CLOEXEC,
+    SOCK_NONBLOCK,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    TCP_NODELAY,
+    socket,
+)
 from collections.abc import Callable, Sequence
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
@@ -21,7 +32,8 @@ _SOL_IP: Final = 0
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
 """Linux 4.2: the port is chosen at connect, per destination, so a source is not limited to its ports in all."""
 _IPV6_FREEBIND: Final = 78
-"""Linux 4.15: the IPv6 source is not configured on any interface (IPv4's is covered by a local route of the whole block)."""
+"""Linux 4.15: the IPv6 source is not configured on any interface (IPv4's is covered by a local route of the whole
+block)."""
 
 Address = IPv4Address | IPv6Address
 
@@ -138,5 +150,3 @@ class Dial:
             address = self._attempts.pop(sock)
             self.cancel()
             self._done(sock, address, None)
-
-

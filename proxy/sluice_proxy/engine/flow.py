@@ -1,8 +1,8 @@
 """One direction of a connection: bytes from a source socket to a destination socket, with backpressure.
 
-Small flows are copied through one shared buffer; from SPLICE_FROM bytes on they go through a kernel pipe with splice(2) and
-never enter this process. Invariants: the source is not read while the destination does not take more; what a flow holds is
-bounded (BUFFER bytes, or one pipe); a pipe goes back to the pool only when it is empty.
+Small flows are copied through one shared buffer; from SPLICE_FROM bytes on they go through a kernel pipe with
+splice(2) and never enter this process. Invariants: the source is not read while the destination does not take more;
+what a flow holds is bounded (BUFFER bytes, or one pipe); a pipe goes back to the pool only when it is empty.
 """
 
 import errno
@@ -15,7 +15,8 @@ BUFFER: Final = 65536
 SPLICE_FROM: Final = 131072
 PIPE: Final = 262144
 PIPES_MAX: Final = 64
-"""Per worker. An unprivileged user may hold 64 MiB in pipes (pipe-user-pages-soft), after which they shrink to two pages."""
+"""Per worker. An unprivileged user may hold 64 MiB in pipes (pipe-user-pages-soft), after which they shrink to two
+pages."""
 _COPIES_AT_ONCE: Final = 8
 _SPLICES_AT_ONCE: Final = 16
 
@@ -71,10 +72,23 @@ class Plumbing:
 
 
 class Flow:
-    """One direction. `count` is the number of bytes read from the source, `limit` where the flow ends even if the source does not."""
+    """One direction. `count` is the number of bytes read from the source, `limit` where the flow ends even if the
+    source does not."""
 
-    __slots__ = ("_in_pipe", "_pending", "_pipe", "_plumbing", "blocked", "count", "done", "ended", "limit", "queued", "sink",
-                 "source")
+    __slots__ = (
+        "_in_pipe",
+        "_pending",
+        "_pipe",
+        "_plumbing",
+        "blocked",
+        "count",
+        "done",
+        "ended",
+        "limit",
+        "queued",
+        "sink",
+        "source",
+    )
 
     def __init__(self, plumbing: Plumbing, source: socket, sink: socket, limit: int = UNLIMITED) -> None:
         self._plumbing = plumbing
@@ -101,8 +115,8 @@ class Flow:
     def pump(self, drain: bool) -> int:
         """Move what can be moved: IDLE, AGAIN or DONE. Raises OSError when either side is broken.
 
-        drain: read until the source says there is no more, as is needed whenever the event that told of its readiness may
-        have been a while ago, or told of its end.
+        drain: read until the source says there is no more, as is needed whenever the event that told of its readiness
+        may have been a while ago, or told of its end.
         """
         self.blocked = False
         if self._pending is not None and not self._send(self._pending):
@@ -163,7 +177,9 @@ class Flow:
             if not self.ended:
                 left = self.limit - self.count
                 try:
-                    size = left and os.splice(source, pipe[1], min(PIPE, left), flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
+                    size = left and os.splice(
+                        source, pipe[1], min(PIPE, left), flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
+                    )
                     self._in_pipe += size
                     self.count += size
                     self.ended = size == 0
@@ -174,7 +190,9 @@ class Flow:
                         return IDLE
             while self._in_pipe:
                 try:
-                    self._in_pipe -= os.splice(pipe[0], sink, self._in_pipe, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
+                    self._in_pipe -= os.splice(
+                        pipe[0], sink, self._in_pipe, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
+                    )
                 except BlockingIOError:
                     self.blocked = True
                     return IDLE

@@ -22,6 +22,8 @@ _ALL: Final = IN | OUT | PEER_SHUT | select.EPOLLET
 _BATCH: Final = 256
 
 Handler = Callable[[int], None]
+Fault = Callable[[object, Exception], None]
+"""Told of an exception that a handler did not expect, with the object whose method it was."""
 
 
 class Alarm:
@@ -41,9 +43,10 @@ class Alarm:
 class Loop:
     """One per process."""
 
-    __slots__ = ("_epoll", "_put_off", "_retired", "_stopped", "_wheel", "handlers", "now")
+    __slots__ = ("_epoll", "_fault", "_put_off", "_retired", "_stopped", "_wheel", "handlers", "now")
 
-    def __init__(self) -> None:
+    def __init__(self, fault: Fault | None = None) -> None:
+        self._fault = fault
         self._epoll = select.epoll()
         self._wheel = TimerWheel()
         self._put_off: list[Callable[[], None]] = []
@@ -74,7 +77,8 @@ class Loop:
         self._retired.append(sock)
 
     def put_off(self, work: Callable[[], None]) -> None:
-        """Call `work` in the next round, after what else is ready: how one busy connection leaves room for the others."""
+        """Call `work` in the next round, after what else is ready: how one busy connection leaves room for the
+        others."""
         self._put_off.append(work)
 
     def arm(self, item: Timed, delay: float) -> None:
@@ -106,14 +110,29 @@ class Loop:
         for fd, event in events:
             handler = handlers.get(fd)
             if handler is not None:
-                handler(event)
+                try:
+                    handler(event)
+                except Exception as error:
+                    self._on_fault(handler, error)
         if self._put_off:
             work, self._put_off = self._put_off, []
             for call in work:
-                call()
+                try:
+                    call()
+                except Exception as error:
+                    self._on_fault(call, error)
         for item in self._wheel.due(self.now):
-            item.on_timer()
+            try:
+                item.on_timer()
+            except Exception as error:
+                self._on_fault(item.on_timer, error)
         if self._retired:
             for sock in self._retired:
                 sock.close()
             self._retired.clear()
+
+    def _on_fault(self, call: Callable[..., None], error: Exception) -> None:
+        """A fault in one connection must not take the others with it."""
+        if self._fault is None:
+            raise error
+        self._fault(getattr(call, "__self__", None), error)

@@ -1,9 +1,10 @@
-"""Names to addresses without blocking and without getaddrinfo: UDP to the system's name servers, TCP when an answer is cut.
+"""Names to addresses without blocking and without getaddrinfo: UDP to the system's name servers, TCP when an answer
+is cut.
 
-Invariants: every query has a random identifier and a socket of its own (hence a random source port) that hears one server
-only; what is asked twice at the same time is sent once; answers, also negative ones, are kept as long as their TTL says, at
-most CACHE_MAX of them. Names with a dot are never completed with the search list (SSAC advisory SAC064): a search domain
-cannot take over a name that a policy means.
+Invariants: every query has a random identifier and a socket of its own (hence a random source port) that hears one
+server only; what is asked twice at the same time is sent once; answers, also negative ones, are kept as long as their
+TTL says, at most CACHE_MAX of them. Names with a dot are never completed with the search list (SSAC advisory SAC064):
+a search domain cannot take over a name that a policy means.
 """
 
 import secrets
@@ -14,8 +15,9 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
-from ..core.dns import DnsAnswer, DnsError, RecordType, ResponseCode, encode_query, parse_answer
-from ..core.host import Address
+from sluice_proxy.core.dns import DnsAnswer, DnsError, RecordType, ResponseCode, encode_query, parse_answer
+from sluice_proxy.core.host import Address
+
 from .loop import ERROR, HANGUP, IN, OUT, PEER_SHUT, Loop
 
 CACHE_MAX: Final = 10_000
@@ -108,8 +110,21 @@ class _Lookup:
     """One name and kind being asked: servers in turn, then the next domain of the search list."""
 
     __slots__ = (
-        "_attempt", "_buffer", "_config", "_done", "_finished", "_identifier", "_loop", "_names", "_out", "_sock",
-        "_timed_out", "kind", "name", "timer_tick", "waiting",
+        "_attempt",
+        "_buffer",
+        "_config",
+        "_done",
+        "_finished",
+        "_identifier",
+        "_loop",
+        "_names",
+        "_out",
+        "_sock",
+        "_timed_out",
+        "kind",
+        "name",
+        "timer_tick",
+        "waiting",
     )
 
     def __init__(
@@ -277,5 +292,3 @@ def read_config(path: str = "/etc/resolv.conf") -> ResolverConfig:
             return parse_resolv_conf(file.read())
     except OSError:
         return parse_resolv_conf("")
-
-

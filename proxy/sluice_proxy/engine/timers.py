@@ -1,7 +1,8 @@
 """A timer wheel: arming and disarming cost a set operation, whatever the number of timers.
 
-Pure: time is passed in. An item holds its own place (`timer_tick`), so no handle is allocated per timer. A deadline that
-only moves later needs no call at all: the item looks at its own deadline when it is called, and arms itself again.
+Pure: time is passed in. An item holds its own place (`timer_tick`), so no handle is allocated per timer. A deadline
+that only moves later needs no call at all: the item looks at its own deadline when it is called, and arms itself
+again.
 """
 
 import heapq
