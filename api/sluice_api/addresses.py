@@ -4,7 +4,7 @@ Rules:
 - An entry is an address, a range "first-last", or a CIDR without host bits.
 - An IPv4 CIDR gives neither its network nor its broadcast address (prefix /30 and shorter), an IPv6 CIDR not its first
   address, which is the subnet-router anycast address (RFC 4291, section 2.6.1; prefix /126 and shorter). A range and an
-  address are taken literally.
+  address are taken literally, and so is a CIDR in spec.exclude: it takes all of its addresses away.
 - Only unicast addresses that can be routed somewhere are egress IPs.
 - Entries of one pool do not overlap: an address written twice is more likely a mistake than meant.
 
@@ -62,13 +62,16 @@ def parse_address(text: str) -> Address:
     return address
 
 
-def parse_entry(text: str) -> AddressRange:
-    """Read an address, a range or a CIDR. Raises AddressError naming the entry and the remedy."""
+def parse_entry(text: str, *, literal: bool = False) -> AddressRange:
+    """Read an address, a range or a CIDR; `literal`: a CIDR is all of its addresses, not those of hosts only.
+
+    Raises AddressError naming the entry and the remedy.
+    """
     if "/" in text:
-        return _parse_cidr(text)
+        return _parse_cidr(text, literal=literal)
     if "-" in text:
         first_text, _, last_text = text.partition("-")
-        first, last = parse_address(first_text), parse_address(last_text)
+        first, last = _parse_part(first_text, text), _parse_part(last_text, text)
         if isinstance(first, IPv4Address) != isinstance(last, IPv4Address):
             raise AddressError(f"{text!r} mixes IPv4 and IPv6: write a range of one family")
         if int(first) > int(last):
@@ -78,9 +81,16 @@ def parse_entry(text: str) -> AddressRange:
     return AddressRange(address, address, text)
 
 
-def _parse_cidr(text: str) -> AddressRange:
+def _parse_part(part: str, entry: str) -> Address:
+    try:
+        return parse_address(part)
+    except AddressError as error:
+        raise AddressError(f"{entry!r}: {error}") from None
+
+
+def _parse_cidr(text: str, *, literal: bool) -> AddressRange:
     base, _, prefix = text.partition("/")
-    address = parse_address(base)
+    address = _parse_part(base, text)
     if (
         not (prefix.isascii() and prefix.isdecimal())
         or str(int(prefix)) != prefix
@@ -91,7 +101,7 @@ def _parse_cidr(text: str) -> AddressRange:
     if network.network_address != address:
         raise AddressError(f"{text!r} has host bits set: write {network}, or {base} for the one address")
     first, last = int(network.network_address), int(network.broadcast_address)
-    if address.max_prefixlen - network.prefixlen >= 2:
+    if not literal and address.max_prefixlen - network.prefixlen >= 2:
         first += 1
         last -= 1 if network.version == 4 else 0
     make = _MAKE[network.version]
@@ -113,7 +123,7 @@ class PoolAddresses:
         nothing, more than MAX_ADDRESSES addresses, or none at all.
         """
         wanted = _entries("spec.addresses", addresses)
-        without = _entries("spec.exclude", exclude)
+        without = _entries("spec.exclude", exclude, literal=True)
         _refuse_overlaps(wanted)
         for entry in without:
             if not any(e.version == entry.version and e.first <= entry.last and entry.first <= e.last for e in wanted):  # type: ignore[operator]
@@ -154,11 +164,11 @@ class PoolAddresses:
         return None
 
 
-def _entries(field: str, texts: Sequence[str]) -> list[AddressRange]:
+def _entries(field: str, texts: Sequence[str], *, literal: bool = False) -> list[AddressRange]:
     entries = []
     for text in texts:
         try:
-            entries.append(parse_entry(text))
+            entries.append(parse_entry(text, literal=literal))
         except AddressError as error:
             raise AddressError(f"{field}: {error}") from None
     return entries

@@ -67,7 +67,10 @@ def parse(text: str) -> PortSlice:
     size = check_size(last - first + 1)
     if first % size or first < LOWEST_PORT or last >= PORTS:
         raise SliceError(f"{text!r} is not aligned to its {size} ports within {LOWEST_PORT}-{PORTS - 1}")
-    return PortSlice(first // size, size)
+    found = PortSlice(first // size, size)
+    if str(found) != text:
+        raise SliceError(f"{text!r} has leading zeros: write {found}")
+    return found
 
 
 def ranges(slices: Iterable[PortSlice]) -> tuple[tuple[int, int], ...]:
