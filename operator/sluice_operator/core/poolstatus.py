@@ -7,12 +7,11 @@ Invariants:
 """
 
 from sluice_api.reasons import ConditionType, Reason
-
 from sluice_operator.core.gateway import proxy_url
 from sluice_operator.core.index import Index
 from sluice_operator.core.pools import ResolvedPool
 from sluice_operator.core.snapshot import EgressIP, FamilyCount, PolicyKey, PoolStatus, Settings
-from sluice_operator.core.status import Verdict, conditions
+from sluice_operator.core.status import Verdict, conditions, shown_reason
 from sluice_operator.core.words import count, names
 
 
@@ -23,18 +22,25 @@ def pool_status(resolved: ResolvedPool, index: Index, settings: Settings, *, pro
     policies = index.policies_of.get(pool.name, ())
     gateways = index.ready_gateways.get(pool.name, ())
     accepted = _accepted(resolved)
-    verdicts = (accepted, _ready(resolved, accepted, claims=claims, policies=policies, gateways=gateways))
+    ready = _ready(resolved, accepted, claims=claims, policies=policies, gateways=gateways)
+    ipv4, ipv6 = _family(resolved, claims, 4), _family(resolved, claims, 6)
     return PoolStatus(
         observed_generation=pool.generation,
-        ipv4=_family(resolved, claims, 4),
-        ipv6=_family(resolved, claims, 6),
+        ipv4=ipv4,
+        ipv6=ipv6,
         gateways_desired=pool.gateways.replicas,
         gateways_ready=len(gateways),
         gateway_nodes=gateways,
         policies=len(policies),
         proxy=proxy_url(pool, settings),
         proxy_port=proxy_port,
-        conditions=conditions(pool.status.conditions, verdicts, generation=pool.generation, now=now),
+        display={
+            "gateways": f"{len(gateways)}/{pool.gateways.replicas}",
+            "ipv4": f"{ipv4.assigned}/{ipv4.total}",
+            "ipv6": f"{ipv6.assigned}/{ipv6.total}",
+            "reason": shown_reason(ready),
+        },
+        conditions=conditions(pool.status.conditions, (accepted, ready), generation=pool.generation, now=now),
     )
 
 

@@ -194,6 +194,7 @@ def _pool_status(status: Document) -> PoolStatus:
         policies=_number(status.get("policies")),
         proxy=str(status.get("proxy") or ""),
         proxy_port=port if isinstance(port, int) and 0 < port < 65536 else None,
+        display=_display(status),
         conditions=_conditions(status),
     )
 
@@ -209,6 +210,7 @@ def _policy_status(status: Document) -> PolicyStatus:
         pods=_number(status.get("pods")),
         nodes_concerned=_number(nodes.get("concerned")),
         nodes_programmed=_number(nodes.get("programmed")),
+        display=_display(status),
         conditions=_conditions(status),
     )
 
@@ -225,6 +227,10 @@ def _conditions(status: Document) -> tuple[Condition, ...]:
         )
         for entry in status.get("conditions") or ()
     )
+
+
+def _display(status: Document) -> dict[str, str]:
+    return {str(name): str(text) for name, text in _mapping(status.get("display")).items()}
 
 
 def _family_count(value: object) -> FamilyCount:

@@ -51,6 +51,7 @@ def policy_status(status: PolicyStatus) -> Document:
         "addresses": [str(address) for address in status.addresses],
         "pods": status.pods,
         "nodes": {"concerned": status.nodes_concerned, "programmed": status.nodes_programmed},
+        "display": dict(status.display),
         "conditions": [_condition(condition) for condition in status.conditions],
     }
 
@@ -69,6 +70,7 @@ def pool_status(status: PoolStatus) -> Document:
         "policies": status.policies,
         "proxy": status.proxy or None,
         "proxyPort": status.proxy_port,
+        "display": dict(status.display),
         "conditions": [_condition(condition) for condition in status.conditions],
     }
 

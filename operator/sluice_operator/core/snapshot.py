@@ -98,7 +98,7 @@ class FamilyCount:
 
 @dataclass(frozen=True, slots=True)
 class PoolStatus:
-    """`status` of an EgressPool, as observed or as desired."""
+    """`status` of an EgressPool, as observed or as desired; `display` is what kubectl shows in columns."""
 
     observed_generation: int = 0
     ipv4: FamilyCount = FamilyCount()
@@ -109,6 +109,7 @@ class PoolStatus:
     policies: int = 0
     proxy: str = ""
     proxy_port: int | None = None
+    display: Mapping[str, str] = field(default_factory=dict)
     conditions: tuple[Condition, ...] = ()
 
 
@@ -142,6 +143,7 @@ class PolicyStatus:
     pods: int = 0
     nodes_concerned: int = 0
     nodes_programmed: int = 0
+    display: Mapping[str, str] = field(default_factory=dict)
     conditions: tuple[Condition, ...] = ()
 
 

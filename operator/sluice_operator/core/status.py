@@ -9,15 +9,17 @@ Invariants:
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from sluice_api.reasons import ConditionType, Reason
-
 from sluice_operator.core.actions import Notice
 from sluice_operator.core.index import Index
 from sluice_operator.core.pools import Refusal
 from sluice_operator.core.snapshot import Address, Condition, NodePolicy, Policy, PolicyStatus
 from sluice_operator.core.words import count, names
+
+LONGEST_MESSAGE: Final = 4096
+"""What the schema of a condition admits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,17 @@ def conditions(
                 type=str(verdict.type),
                 status=verdict.status,
                 reason=str(verdict.reason),
-                message=verdict.message,
+                message=verdict.message[:LONGEST_MESSAGE],
                 observed_generation=generation,
                 last_transition_time=old.last_transition_time if old is not None and unchanged else now,
             )
         )
     return tuple(merged)
+
+
+def shown_reason(ready: Verdict) -> str:
+    """The REASON column: empty when there is nothing to say."""
+    return "" if ready.reason == Reason.READY else str(ready.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,7 @@ def policy_status(policy: Policy, facts: PolicyFacts, index: Index, *, now: str)
     waiting = _waiting(policy, revision, index)
     programmed = _programmed(facts, index, waiting)
     concerned = {name for name, report in reports if report.pods} | set(waiting)
+    done = len(concerned - set(waiting))
     ready = _ready(policy, (accepted, assigned, programmed), index, reports)
     return PolicyStatus(
         observed_generation=policy.generation,
@@ -101,7 +109,12 @@ def policy_status(policy: Policy, facts: PolicyFacts, index: Index, *, now: str)
         addresses=facts.addresses,
         pods=sum(report.pods for _, report in reports),
         nodes_concerned=len(concerned),
-        nodes_programmed=len(concerned - set(waiting)),
+        nodes_programmed=done,
+        display={
+            "addresses": ",".join(map(str, facts.addresses)),
+            "nodes": f"{done}/{len(concerned)}",
+            "reason": shown_reason(ready),
+        },
         conditions=conditions(
             old.conditions, (accepted, assigned, programmed, ready), generation=policy.generation, now=now
         ),

@@ -6,7 +6,7 @@ never happen: an address, a slice or an id given twice.
 """
 
 import asyncio
-import copy
+import marshal
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -21,6 +21,11 @@ from sluice_operator.shell.reconciler import Reconciler
 
 Key = tuple[str, str, str]
 SETTINGS = Settings(namespace="sluice-system", gateway_image="sluice/proxy:test")
+
+
+def copied(document: Any) -> Any:
+    """A deep copy of JSON-like data, many times faster than copy.deepcopy."""
+    return marshal.loads(marshal.dumps(document))
 
 
 class Crash(BaseException):
@@ -43,13 +48,13 @@ class FakeApi:
 
     async def get(self, resource: Resource, name: str, *, namespace: str = "") -> Document:
         await self._yield()
-        return copy.deepcopy(self._find(resource, name, namespace))
+        return copied(self._find(resource, name, namespace))
 
     async def list(self, resource: Resource, *, namespace: str = "", labels: str = "") -> tuple[list[Document], int]:
         await self._yield()
         wanted = dict(pair.split("=") for pair in labels.split(",") if pair)
         found = [
-            copy.deepcopy(document)
+            copied(document)
             for (plural, where, _), document in self.objects.items()
             if plural == resource.plural
             and where == (namespace or where)
@@ -62,7 +67,7 @@ class FakeApi:
         key = (resource.plural, namespace, document["metadata"]["name"])
         if key in self.objects:
             raise AlreadyExists(str(key))
-        made = copy.deepcopy(dict(document))
+        made = copied(dict(document))
         made["metadata"] |= {"uid": f"uid-{self.version}", "generation": 1, "creationTimestamp": self._time()}
         if namespace:
             made["metadata"]["namespace"] = namespace
@@ -74,7 +79,7 @@ class FakeApi:
         await self._yield()
         known = self._find(resource, document["metadata"]["name"], namespace)
         self._check(known, document["metadata"].get("resourceVersion"))
-        made = copy.deepcopy(dict(document))
+        made = copied(dict(document))
         self._store(resource, self._key(resource, made), made, "MODIFIED")
         return self._answer(resource, "update", made)
 
@@ -83,7 +88,7 @@ class FakeApi:
     ) -> Document:
         await self._yield()
         known = self._find(resource, name, namespace)
-        patch = copy.deepcopy(dict(document))
+        patch = copied(dict(document))
         self._check(known, patch.get("metadata", {}).pop("resourceVersion", None))
         body = {"status": patch.get("status")} if subresource == "status" else patch
         made = _merged(known, body)
@@ -97,7 +102,7 @@ class FakeApi:
         key = (resource.plural, namespace, document["metadata"]["name"])
         known = self.objects.get(key)
         if known is None:
-            made = copy.deepcopy(dict(document))
+            made = copied(dict(document))
             made["metadata"] |= {"uid": f"uid-{self.version}", "generation": 1, "creationTimestamp": self._time()}
             self._store(resource, key, made, "ADDED")
         else:
@@ -123,11 +128,11 @@ class FakeApi:
         key = self._key(resource, document)
         known = self.objects.get(key)
         if known is None:
-            made = copy.deepcopy(document)
+            made = copied(document)
             made["metadata"] |= {"uid": f"uid-{self.version}", "generation": 1, "creationTimestamp": self._time()}
             self._store(resource, key, made, "ADDED")
         else:
-            made = copy.deepcopy(known) | copy.deepcopy({k: v for k, v in document.items() if k != "metadata"})
+            made = copied(known) | copied({k: v for k, v in document.items() if k != "metadata"})
             made["metadata"] |= document["metadata"]
             self._put(resource, made, before=known)
         return self.objects.get(key, made)
@@ -138,13 +143,13 @@ class FakeApi:
         key = self._key(resource, known)
         if known["metadata"].get("finalizers"):
             if "deletionTimestamp" not in known["metadata"]:
-                made = copy.deepcopy(known)
+                made = copied(known)
                 made["metadata"]["deletionTimestamp"] = self._time()
                 self._store(resource, key, made, "MODIFIED")
             return
         del self.objects[key]
         self.version += 1
-        gone = copy.deepcopy(known)
+        gone = copied(known)
         gone["metadata"]["resourceVersion"] = str(self.version)
         self.events.append((resource, "DELETED", gone))
 
@@ -170,7 +175,7 @@ class FakeApi:
             self._audit()
             if self.crash_after is not None and self.writes == self.crash_after:
                 raise Crash
-        return copy.deepcopy(document)
+        return copied(document)
 
     def _put(self, resource: Resource, made: Document, *, before: Document) -> None:
         if made.get("spec") != before.get("spec"):
@@ -189,7 +194,7 @@ class FakeApi:
         self.version += 1
         document["metadata"]["resourceVersion"] = str(self.version)
         self.objects[key] = document
-        self.events.append((resource, kind, copy.deepcopy(document)))
+        self.events.append((resource, kind, copied(document)))
 
     def _find(self, resource: Resource, name: str, namespace: str) -> Document:
         try:
@@ -231,14 +236,14 @@ class FakeApi:
 
 def _merged(known: Mapping[str, Any], patch: Mapping[str, Any]) -> Document:
     """RFC 7396."""
-    made: Document = copy.deepcopy(dict(known))
+    made: Document = copied(dict(known))
     for name, value in patch.items():
         if value is None:
             made.pop(name, None)
         elif isinstance(value, Mapping):
             made[name] = _merged(made[name] if isinstance(made.get(name), Mapping) else {}, value)
         else:
-            made[name] = copy.deepcopy(value)
+            made[name] = copied(value)
     return made
 
 
@@ -279,7 +284,7 @@ class FakeOperator:
             store = self._stores.get(resource.plural)
             if store is None or drop(number):
                 continue
-            (store.remove if kind == "DELETED" else store.put)(copy.deepcopy(document))
+            (store.remove if kind == "DELETED" else store.put)(copied(document))
         self._delivered = len(self.api.events)
 
     async def relist(self) -> None:
@@ -349,7 +354,7 @@ class World:
         """The outcome, without what may differ between two ways to it: versions, times, which number an id is."""
         seen: dict[str, Any] = {}
         for name, policy in self.api.named(kube.EGRESS_POLICY).items():
-            status = copy.deepcopy(policy.get("status") or {})
+            status = copied(policy.get("status") or {})
             seen[f"policy {name}"] = {
                 "addresses": status.get("addresses"),
                 "has id": bool(status.get("id")),
@@ -361,7 +366,7 @@ class World:
             owner = claim["spec"]["policy"]
             seen[f"claim {name}"] = (claim["spec"]["pool"], owner["namespace"], owner["name"], claim.get("status"))
         for name, pool in self.api.named(kube.EGRESS_POOL).items():
-            status = copy.deepcopy(pool["status"])
+            status = copied(pool["status"])
             status["conditions"] = [(c["type"], c["status"], c["reason"], c["message"]) for c in status["conditions"]]
             seen[f"pool {name}"] = status
         for resource in kube.GATEWAY_KINDS.values():

@@ -1,0 +1,165 @@
+"""The operator's processes against a real API server: a policy's life, and a leader's death."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from tests.cluster.operator_bed import GROUP, NAMESPACE, OperatorBed, condition, eventually, operator_bed
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(name="bed")
+def _bed() -> Iterator[OperatorBed]:
+    with operator_bed() as bed:
+        yield bed
+
+
+def test_a_policy_lives_from_pending_to_ready_to_gone(bed: OperatorBed) -> None:
+    operator = bed.operator("a")
+    eventually(lambda: bed.lease()["holderIdentity"] == "a")
+    bed.pool("p", ["198.51.100.16/29", "2001:db8::/124"], gateways={"resources": {"requests": {"cpu": "0.5"}}})
+    bed.node("n1")
+    bed.node("n2")
+    started = time.monotonic()
+    created = bed.policy("default", "one", "p")
+    assert condition(created, "Ready") == ("Unknown", "Pending")
+    one = eventually(lambda: bed.items("egresspolicies")["default/one"]["status"].get("addresses"))
+    print(f"assigned {1000 * (time.monotonic() - started):.0f} ms after creation")
+    assert one == ["198.51.100.17", "2001:db8::1"]
+    claim = bed.items("egressips")["198.51.100.17"]
+    assert [entry["node"] for entry in claim["status"]["slices"]] == ["n1", "n2"]
+
+    def ready() -> tuple[str, str]:
+        return condition(bed.items("egresspolicies")["default/one"], "Ready")
+
+    eventually(lambda: ready() == ("False", "WaitingForNodes"))
+    bed.report("n1", gateway_for=("p",), pods={"default/one": 3})
+    bed.report("n2")
+    eventually(lambda: ready() == ("True", "Ready"))
+    status = bed.items("egresspolicies")["default/one"]["status"]
+    assert status["pods"] == 3
+    assert status["nodes"] == {"concerned": 1, "programmed": 1}
+    print(bed.kubectl("get", "egresspools,egresspolicies,egressips,egressnodes", "-A"))
+    print(bed.kubectl("get", "events", "-A"))
+    print(f"resident: {operator.resident_mebibytes()} MiB")
+
+    bed.kubectl("delete", "egresspool", "p", "--wait=false")
+    eventually(lambda: condition(bed.items("egresspools")["p"], "Ready")[1] == "InUse")
+    assert "default/one" in str(bed.items("egresspools")["p"]["status"]["conditions"])
+    bed.kubectl("delete", "egresspolicy", "one")
+    bed.report("n1", gateway_for=("p",))
+    eventually(lambda: not bed.items("egressips") and not bed.items("egresspools"))
+    log = operator.log.read_text()
+    assert "Traceback" not in log, log
+    assert "ERROR" not in log, log
+
+
+def test_nothing_is_written_when_nothing_differs(bed: OperatorBed) -> None:
+    operator = bed.operator("a")
+    bed.pool("p", ["198.51.100.16/29"], gateways={"resources": {"requests": {"cpu": "0.5", "memory": "1024Mi"}}})
+    bed.node("n1")
+    bed.policy("default", "one", "p")
+    eventually(lambda: condition(bed.items("egresspolicies")["default/one"], "Ready")[1] == "WaitingForNodes")
+    bed.report("n1", gateway_for=("p",), pods={"default/one": 1})
+    eventually(lambda: condition(bed.items("egresspolicies")["default/one"], "Ready")[0] == "True")
+    time.sleep(1)
+    before = operator.log.read_text().count("\n")
+    # A heartbeat-like change of a node, and a whole round of lists.
+    bed.merge(f"{GROUP}/egressnodes/n1/status", {"status": {"gateways": [{"node": "n1", "alive": True}]}})
+    time.sleep(17)
+    lines = operator.log.read_text().splitlines()
+    assert len(lines) == before, lines[before:]
+    deployments = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
+    assert bed.call("GET", f"{deployments}/p-gateway")["metadata"]["generation"] == 1
+    bed.merge(f"{deployments}/p-gateway", {"spec": {"replicas": 7}})
+    eventually(lambda: bed.call("GET", f"{deployments}/p-gateway")["spec"]["replicas"] == 2, seconds=20)
+
+
+def test_a_killed_leader_is_replaced_within_fifteen_seconds_and_nothing_is_given_twice(bed: OperatorBed) -> None:
+    replicas = {name: bed.operator(name) for name in ("a", "b")}
+    bed.pool("p", ["198.51.100.0/24"])
+    for number in range(4):
+        bed.node(f"n{number}")
+    leader = eventually(lambda: bed.lease().get("holderIdentity"))
+    for number in range(40):
+        bed.policy("default", f"policy-{number}", "p")
+        if number == 15:
+            killed = time.monotonic()
+            replicas[leader].kill(signal.SIGKILL)
+    other = next(name for name in replicas if name != leader)
+    eventually(lambda: bed.lease().get("holderIdentity") == other, seconds=20)
+    taken = time.monotonic() - killed
+    print(f"taken over after {taken:.1f} s")
+
+    def all_assigned() -> bool:
+        return all(policy["status"].get("addresses") for policy in bed.items("egresspolicies").values())
+
+    eventually(all_assigned, seconds=20)
+    policies = bed.items("egresspolicies").values()
+    addresses = [address for policy in policies for address in policy["status"]["addresses"]]
+    ids = [policy["status"]["id"] for policy in policies]
+    assert len(set(addresses)) == len(addresses) == len(bed.items("egressips")) == 40
+    assert len(set(ids)) == 40
+    assert taken <= 15
+
+
+def test_a_leader_that_stops_in_good_order_is_replaced_at_once(bed: OperatorBed) -> None:
+    first, second = bed.operator("a"), bed.operator("b")
+    leader = eventually(lambda: bed.lease().get("holderIdentity"))
+    stopping = first if leader == "a" else second
+    time.sleep(3)
+    started = time.monotonic()
+    stopping.kill(signal.SIGTERM)
+    eventually(lambda: bed.lease().get("holderIdentity") not in ("", leader))
+    print(f"handed over after {time.monotonic() - started:.1f} s")
+    assert stopping.process.returncode == 0, stopping.log.read_text()
+
+
+def test_an_outage_of_the_api_server_ends_no_operator_and_loses_nothing(bed: OperatorBed) -> None:
+    operator = bed.operator("a")
+    bed.pool("p", ["198.51.100.0/24"])
+    bed.node("n1")
+    bed.policy("default", "before", "p")
+    eventually(lambda: bed.items("egresspolicies")["default/before"]["status"].get("addresses"))
+    bed.server.stop()
+    time.sleep(6)
+    bed.server.start()
+    bed.policy("default", "after", "p")
+    eventually(lambda: bed.items("egresspolicies")["default/after"]["status"].get("addresses"), seconds=40)
+    assert operator.process.poll() is None
+    assert bed.items("egresspolicies")["default/before"]["status"]["addresses"] == ["198.51.100.1"]
+
+
+def test_uninstall_names_the_nodes_it_waits_for_and_can_be_run_again(bed: OperatorBed) -> None:
+    operator = bed.operator("a")
+    bed.pool("p", ["198.51.100.0/24"])
+    for name in ("n1", "n2"):
+        bed.node(name)
+        bed.call("POST", "/api/v1/nodes", {"metadata": {"name": name}})
+        ready = {"type": "Ready", "status": "True", "reason": "x", "message": "", "lastHeartbeatTime": None}
+        bed.merge(f"/api/v1/nodes/{name}/status", {"status": {"conditions": [ready | {"lastTransitionTime": None}]}})
+    bed.policy("default", "one", "p")
+    eventually(lambda: bed.items("egresspolicies")["default/one"]["status"].get("addresses"))
+    operator.kill(signal.SIGTERM)
+    removed = {"type": "Programmed", "status": "False", "reason": "Removed"}
+    removed["lastTransitionTime"] = "2026-01-01T00:00:00Z"
+    bed.merge(f"{GROUP}/egressnodes/n1/status", {"status": {"conditions": [removed]}})
+    command = [sys.executable, "-m", "sluice_operator", "uninstall", "--namespace", NAMESPACE]
+    hurried = [*command, "--timeout", "2"]
+    first = subprocess.run(hurried, env=bed.environment, capture_output=True, text=True, check=False)
+    print(first.stdout, first.stderr)
+    assert first.returncode == 1
+    assert "n2" in first.stderr
+    assert "n1" not in first.stderr
+    bed.merge(f"{GROUP}/egressnodes/n2/status", {"status": {"conditions": [removed]}})
+    for _ in range(2):
+        again = subprocess.run(command, env=bed.environment, capture_output=True, text=True, check=False)
+        assert again.returncode == 0, again.stdout + again.stderr
+    assert not bed.items("egressnodes")
+    assert bed.items("egressips").keys() == {"198.51.100.1"}
+    assert "finalizers" not in bed.items("egresspools")["p"]["metadata"]
+    assert not bed.call("GET", f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments")["items"]
