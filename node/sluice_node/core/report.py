@@ -2,8 +2,8 @@
 
 Rules:
 - The revision is the highest one of a policy up to which *all* is programmed. A policy whose claim, or whose slice for
-  this node, has not been seen yet holds it back: its packets could not leave. A node for which no slice is left does not
-  (the operator says PortsExhausted).
+  this node, has not been seen yet holds it back: its packets could not leave. That no slice is left for this node does
+  not hold it back (the operator says PortsExhausted).
 - It never decreases while the agent runs, and does not advance when the kernel refused.
 - A policy is listed while it selects a pod here, whether or not it could be programmed: its egress IPs are in use.
 - Round-trip times are for people: a new one alone is not worth a write unless it doubled or halved.
@@ -56,8 +56,7 @@ def acknowledged(snapshot: Snapshot, *, before: int) -> int:
         if not all(_at_hand(policy, claims.get(address), snapshot) for address in policy.addresses)
     ]
     limit = min(waiting, default=None)
-    complete = [p.revision for p in snapshot.policies if limit is None or p.revision < limit]
-    return max(complete, default=0) if max(complete, default=0) > before else before
+    return max(before, *(p.revision for p in snapshot.policies if limit is None or p.revision < limit), 0)
 
 
 def _at_hand(policy: Policy, claim: EgressIP | None, snapshot: Snapshot) -> bool:

@@ -1,7 +1,7 @@
 """What the proxies of a pool are told: its policies, and what they must never dial.
 
-The document is the one that the proxy's `core.policy` reads, version 1. Invariants: pure; equal input gives equal bytes,
-so that nothing is sent twice.
+The document is version 1 of the agreement between agent and proxy. Invariants: pure; equal input gives equal bytes, so
+that nothing is sent twice.
 """
 
 import json

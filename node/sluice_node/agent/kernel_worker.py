@@ -1,0 +1,66 @@
+"""The kernel, one blocking call at a time, in a thread of its own, so that probes and watches never wait for it.
+
+Must not decide anything.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+from sluice_node.core.desired import DesiredNode
+from sluice_node.core.resolve import Links
+
+_T = TypeVar("_T")
+
+
+class KernelPort(Protocol):
+    """What the agent asks of the kernel; every call may raise KernelError and may take milliseconds."""
+
+    def apply(self, desired: DesiredNode, /) -> object:
+        """Make the kernel hold this."""
+
+    def check(self) -> bool:
+        """Whether all of it is still there."""
+
+    def counters(self) -> Mapping[str, int]:
+        """Packets dropped, by reason."""
+
+    def remove(self) -> None:
+        """Take everything of Sluice out."""
+
+
+class KernelWorker:
+    """Runs the calls of a KernelPort, and what reads the node's links, one after the other."""
+
+    def __init__(self, kernel: KernelPort, links: Callable[[], Links]) -> None:
+        self._kernel = kernel
+        self._links = links
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
+
+    async def apply(self, desired: DesiredNode) -> None:
+        """Make the kernel hold this. Raises KernelError."""
+        await self._run(lambda: self._kernel.apply(desired))
+
+    async def check(self) -> bool:
+        """Whether all of the last apply is still there. Raises KernelError."""
+        return await self._run(self._kernel.check)
+
+    async def counters(self) -> Mapping[str, int]:
+        """Packets dropped, by reason. Raises KernelError."""
+        return await self._run(self._kernel.counters)
+
+    async def remove(self) -> None:
+        """Take everything of Sluice out. Raises KernelError."""
+        await self._run(self._kernel.remove)
+
+    async def links(self) -> Links:
+        """The node's interfaces. Raises KernelError."""
+        return await self._run(self._links)
+
+    def close(self) -> None:
+        """Take no more calls; the one that runs is not waited for."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, call: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
