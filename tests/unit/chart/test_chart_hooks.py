@@ -47,4 +47,4 @@ def test_helm_test_checks_the_agents(render: Render) -> None:
     (pod,) = [item for item in hooks(render(), "test") if item["kind"] == "Pod"]
     (container,) = pod["spec"]["containers"]
     compile(container["args"][0], "check.py", "exec")
-    assert "read_namespaced_daemon_set" in container["args"][0]
+    assert "daemonsets/sluice-agent" in container["args"][0]
