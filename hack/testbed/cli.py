@@ -19,9 +19,9 @@ Command = Callable[..., Any]
 
 
 def _name(command: Command) -> Command:
-    return click.option("--name", default=DEFAULT_NAME, envvar="SLUICE_TESTBED", show_default=True, help="Which cluster.")(
-        command
-    )
+    return click.option(
+        "--name", default=DEFAULT_NAME, envvar="SLUICE_TESTBED", show_default=True, help="Which cluster."
+    )(command)
 
 
 def _cluster(name: str) -> Cluster:

@@ -51,7 +51,11 @@ class Host(Protocol):
         """The command on this machine that runs a program inside the host, for callers that stream."""
 
     def run(
-        self, argv: Sequence[str], *, check: bool = True, input: str | None = None  # noqa: A002 - subprocess's own word
+        self,
+        argv: Sequence[str],
+        *,
+        check: bool = True,
+        input: str | None = None,  # noqa: A002 - subprocess's own word
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end inside the host. Raises ClusterError when it fails and `check` is set."""
 

@@ -69,8 +69,6 @@ def ensure(packages: tuple[Package, ...], *, say: Callable[[str], None] = print)
         raise ClusterError(f"install these first (names of Debian's packages): {' '.join(names)}")
     say(f"installing {' '.join(names)}")
     for argv in (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", *names]):
-        result = subprocess.run(
-            argv, env={**os.environ, **_ENVIRONMENT}, capture_output=True, text=True, check=False
-        )
+        result = subprocess.run(argv, env={**os.environ, **_ENVIRONMENT}, capture_output=True, text=True, check=False)
         if result.returncode:
             raise ClusterError(f"{' '.join(argv)} failed:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")

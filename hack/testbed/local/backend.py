@@ -5,7 +5,6 @@ never by what was written down; so it ends a cluster in any half state. `up` beg
 """
 
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -23,7 +22,7 @@ from testbed.local.host import LocalHost, LocalNode
 from testbed.local.images import pause_program, system_images
 from testbed.local.network import NAMESPACES, Network, free_link, remove_all
 from testbed.local.plan import API_PORT, CONTROL_PLANE, Plan, checked
-from testbed.local.process import Cgroup, run, spawn, wait_until
+from testbed.local.process import Cgroup, kill, run, spawn, wait_until
 from testbed.local.state import State, exclusive
 from testbed.prerequisites import ensure_local
 
@@ -84,7 +83,7 @@ class LocalCluster:
     # -- life
 
     def up(self) -> None:
-        """Start it. Interrupted or failed, it is taken down again, but its logs stay for reading."""
+        """Start it. Interrupted or failed, it is taken down again; the logs of a failure stay for reading."""
         ensure_local(say=self.say)
         binaries.ensure(say=self.say)
         with exclusive(self.options.name):
@@ -92,8 +91,8 @@ class LocalCluster:
             started = time.monotonic()
             try:
                 self._start(started)
-            except BaseException:
-                self._remove(keep_logs=True)
+            except BaseException as failure:
+                self._remove(keep_logs=isinstance(failure, ClusterError))
                 raise
 
     def down(self) -> None:
@@ -118,14 +117,14 @@ class LocalCluster:
         self.start("kube-apiserver", CONTROL_PLANE)
         archives = system_images()
         with ThreadPoolExecutor() as pool:
-            nodes = [pool.submit(self._prepare_node, node, archives) for node in plan.nodes]
+            prepared = [pool.submit(self._prepare_node, node, archives) for node in plan.nodes]
             self._wait_for_api()
             step("API server")
             for component in ("kube-controller-manager", "kube-scheduler"):
                 self.start(component, CONTROL_PLANE)
             self._apply([config.node_object(plan, node) for node in plan.nodes])
-            for node in nodes:
-                node.result()
+            for future in prepared:
+                future.result()
         for node in plan.nodes:
             for component in ("kubelet", "kube-proxy"):
                 self.start(component, node)
@@ -325,7 +324,7 @@ class LocalCluster:
         def gone() -> bool:
             left = where.component(component)
             for process in left:
-                os.kill(process.pid, 9)
+                kill(process.pid)
             return not left
 
         wait_until(gone, seconds=20, what=f"{component} on {host} to end")
@@ -336,13 +335,15 @@ class LocalCluster:
         if where.component(component):
             raise ClusterError(f"{component} on {host} runs already")
         where.spawn(component, command)
+        log = where.log(component)
+        wait_until(lambda: bool(where.component(component)), seconds=20, what=f"{component} on {host}", log=log)
         if component == "containerd":
             socket = f"--address={config.CONTAINERD_SOCKET}"
             wait_until(
                 lambda: where.run(["ctr", socket, "version"], check=False).returncode == 0,
                 seconds=READY_SECONDS,
                 what=f"containerd on {host}",
-                log=where.log(component),
+                log=log,
             )
 
     def restart(self, component: str, host: str) -> None:

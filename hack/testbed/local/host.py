@@ -48,7 +48,11 @@ class LocalHost:
         return ["ip", "netns", "exec", self.plan.netns(self.name), "env", f"PATH={path}", *argv]
 
     def run(
-        self, argv: Sequence[str], *, check: bool = True, input: str | None = None  # noqa: A002 - subprocess's own word
+        self,
+        argv: Sequence[str],
+        *,
+        check: bool = True,
+        input: str | None = None,  # noqa: A002 - subprocess's own word
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end inside. Raises ClusterError when it fails and `check` is set."""
         return run(self.command(argv), check=check, stdin=input, shown=argv)

@@ -197,5 +197,3 @@ def remove_all(name: str, device: str) -> None:
     for namespace in namespaces_of(name):
         run(["ip", "netns", "del", namespace])
     wait_until(lambda: not namespaces_of(name), seconds=10, what="namespaces to be gone")
-
-

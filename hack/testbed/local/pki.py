@@ -33,7 +33,12 @@ class Subject:
 
 def subjects(plan: Plan) -> tuple[Subject, ...]:
     """Every certificate of the cluster but the authority's own."""
-    api_names = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{CLUSTER_DOMAIN}")
+    api_names = (
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        f"kubernetes.default.svc.{CLUSTER_DOMAIN}",
+    )
     api_addresses = (*plan.host(CONTROL_PLANE).lan, plan.link_addresses[1].ip, *plan.api_service)
     return (
         Subject("apiserver", "kube-apiserver", names=api_names, addresses=api_addresses),
@@ -42,10 +47,7 @@ def subjects(plan: Plan) -> tuple[Subject, ...]:
         Subject("kube-controller-manager", "system:kube-controller-manager"),
         Subject("kube-scheduler", "system:kube-scheduler"),
         Subject("kube-proxy", "system:kube-proxy"),
-        *(
-            Subject(f"kubelet-{n}", f"system:node:{n}", "system:nodes", (n,), plan.host(n).lan)
-            for n in plan.nodes
-        ),
+        *(Subject(f"kubelet-{n}", f"system:node:{n}", "system:nodes", (n,), plan.host(n).lan) for n in plan.nodes),
     )
 
 

@@ -5,6 +5,7 @@ nothing behind that `down` would miss, and nothing else can be hit.
 Works on cgroup v1 (one hierarchy a controller) and v2. Must not know what the processes are.
 """
 
+import contextlib
 import os
 import shlex
 import signal
@@ -173,10 +174,8 @@ class Cgroup:
 
 def kill(pid: int) -> None:
     """SIGKILL a process that may be gone already."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def spawn(argv: Sequence[str], *, cgroup: Cgroup, log: Path) -> int:
