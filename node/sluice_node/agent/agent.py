@@ -1,0 +1,194 @@
+"""The agent's parts, put together, and how long each of them lives.
+
+Invariants: ending the agent, in whatever way, changes nothing in the kernel.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sluice_node.agent import kube_requests as requests
+from sluice_node.agent.backoff import Backoff
+from sluice_node.agent.changes import Changes
+from sluice_node.agent.controller import Controller
+from sluice_node.agent.http_server import HttpServer, Page
+from sluice_node.agent.kernel_worker import KernelPort, KernelWorker
+from sluice_node.agent.kube_client import KubeClient, KubeError
+from sluice_node.agent.metrics import Figures, Metrics
+from sluice_node.agent.prober import Prober, ProbeSocket
+from sluice_node.agent.proxy_socket import ProxySocket
+from sluice_node.agent.reporter import HolderWriter, Reporter, compose
+from sluice_node.agent.state import ClusterState
+from sluice_node.core import objects
+from sluice_node.core.desired import Network
+from sluice_node.core.objects_fields import MalformedError
+from sluice_node.core.resolve import Links, tunnel_mac
+from sluice_node.core.resolve_proxy import proxy_line
+from sluice_node.kernel.errors import KernelError
+
+log = logging.getLogger(__name__)
+
+NODE_EVERY: Final = 60.0
+"""Seconds between two readings of the Node."""
+LINKS_EVERY: Final = 10.0
+"""Seconds between two readings of the interfaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line and the environment say. `metrics_host` None is every address."""
+
+    node: str
+    namespace: str
+    never_redirected: frozenset[Network]
+    socket: Path
+    metrics_host: str | None
+    metrics_port: int
+
+
+class Agent:
+    """`kernel`, `open_probes` (of the node's own tunnel MAC) and `links` are the ways to the node itself."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        client: KubeClient,
+        kernel: KernelPort,
+        open_probes: Callable[[str], ProbeSocket],
+        links: Callable[[], Links],
+    ) -> None:
+        self._client = client
+        self._kernel = KernelWorker(kernel, links)
+        self._metrics = Metrics()
+        self._own_was_there = False
+        mac = tunnel_mac(settings.node)
+        changes = Changes()
+        self.prober = Prober(lambda: open_probes(mac), changes.note_gateways)
+        self.state = ClusterState(
+            node=settings.node,
+            namespace=settings.namespace,
+            never_redirected=settings.never_redirected,
+            changed=changes.note,
+        )
+        self.controller = Controller(
+            changes,
+            state=self.state,
+            prober=self.prober,
+            kernel=self._kernel,
+            metrics=self._metrics,
+            settled=self._settled,
+        )
+        self._reflectors = self.state.reflectors(client)
+        self._reporter = Reporter(client, status=self._status, node=lambda: self.state.node)
+        self._holders = HolderWriter(client, node=settings.node, claims=self.state.egress_ips.values)
+        self._proxies = ProxySocket(settings.socket, self._proxy_line)
+        pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics_page}
+        self._http = HttpServer(settings.metrics_host, settings.metrics_port, pages)
+
+    async def run(self) -> None:
+        """Run until cancelled. Raises an ExceptionGroup when a part cannot go on."""
+        parts: list[Coroutine[Any, Any, None]] = [
+            self._http.run(),
+            self._proxies.run(),
+            self.controller.run(),
+            self.controller.watch_kernel(),
+            self.prober.run(),
+            self._read_node(),
+            self._read_links(),
+            self._reporter.run(),
+            self._holders.run(),
+            *(reflector.run() for reflector in self._reflectors),
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                for part in parts:
+                    group.create_task(part)
+        finally:
+            self._kernel.close()
+
+    def _settled(self) -> None:
+        own = self.state.own()
+        if own is None and self._own_was_there:
+            log.warning("the EgressNode of this node is gone: it is made anew")
+            self._reporter.lost()
+        self._own_was_there = own is not None
+        programmed = self.controller.programmed
+        self._holders.hold(programmed.desired.announced if programmed is not None else ())
+        self._proxies.publish()
+        self._reporter.changed()
+
+    def _status(self, last: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        controller, node = self.controller, self.state.node
+        if node is None or controller.verdict is None or (controller.removed and self.state.own() is None):
+            return None
+        return compose(
+            node,
+            account=controller.account,
+            verdict=controller.verdict,
+            sights=self.prober.sights(),
+            last=last,
+        )
+
+    def _proxy_line(self, pool: str) -> bytes | None:
+        programmed = self.controller.programmed
+        return None if programmed is None else proxy_line(pool, programmed.snapshot)
+
+    async def _read_node(self) -> None:
+        backoff = Backoff(first=0.5, most=30.0)
+        complaint = ""
+        while True:
+            try:
+                document = await self._client.send(requests.get_node(self.state.node_name))
+                self.state.set_node(objects.node(document))
+            except (KubeError, MalformedError) as error:
+                if complaint != str(error):
+                    complaint = str(error)
+                    log.warning("cannot read Node %s: %s; this is tried again", self.state.node_name, error)
+                await asyncio.sleep(backoff.seconds())
+                continue
+            complaint = ""
+            backoff.reset()
+            self._reporter.changed()
+            await asyncio.sleep(NODE_EVERY)
+
+    async def _read_links(self) -> None:
+        while True:
+            try:
+                self.state.set_links(await self._kernel.links())
+            except KernelError as error:
+                log.warning("%s; this is tried again", error)
+            await asyncio.sleep(LINKS_EVERY)
+
+    async def _healthz(self) -> Page:
+        return Page(200, b"ok\n")
+
+    async def _readyz(self) -> Page:
+        if self.controller.verdict is None:
+            return Page(503, f"waiting for {', '.join(self.state.missing()) or 'the first attempt'}\n".encode())
+        if self.controller.removed or self.controller.verdict.programmed:
+            return Page(200, b"ok\n")
+        return Page(503, f"{self.controller.verdict.message}\n".encode())
+
+    async def _metrics_page(self) -> Page:
+        programmed, account = self.controller.programmed, self.controller.account
+        desired = programmed.desired if programmed is not None else None
+        try:
+            dropped = await self._kernel.counters()
+        except KernelError as error:
+            log.debug("no counters: %s", error)
+            dropped = {}
+        figures = Figures(
+            selected_pods=sum(account.selection.pods.values()) if account is not None else 0,
+            policies=len(desired.policies) if desired is not None else 0,
+            live={pool: len(nodes) for pool, nodes in desired.live_gateways.items()} if desired is not None else {},
+            held=len(desired.announced) if desired is not None else 0,
+            revision=account.revision if account is not None else 0,
+            rtts={node: sight.rtt for node, sight in self.prober.sights().items()},
+            watch_restarts=sum(reflector.restarts for reflector in self._reflectors),
+            dropped=dropped,
+        )
+        return Page(200, self._metrics.render(figures), "text/plain; version=0.0.4; charset=utf-8")

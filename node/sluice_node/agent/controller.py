@@ -1,0 +1,221 @@
+"""The agent's loop: whatever changes -> snapshot -> what the node must do -> the kernel -> what is reported.
+
+Rules:
+- Changes that come together are taken together (COALESCE); the death or return of a gateway is not kept waiting, and
+  touches nothing but what depends on it.
+- Nothing is programmed before everything was read, nor, after a restart, before the gateways that the kernel already
+  uses were probed: until then the kernel goes on with what it has.
+- What the kernel refused is tried again, ever more rarely, and is said in the log and in the EgressNode.
+- While the EgressNode bears the annotation `sluice.dev/remove` nothing of Sluice is in the node. When such an
+  EgressNode is deleted that ends the uninstallation: it is not made anew by this process.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Hashable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sluice_api.reasons import Reason
+from sluice_node.agent.backoff import Backoff
+from sluice_node.agent.changes import Changes
+from sluice_node.agent.kernel_worker import KernelWorker
+from sluice_node.agent.metrics import Metrics
+from sluice_node.agent.prober import Prober
+from sluice_node.agent.state import ClusterState
+from sluice_node.core.desired import DesiredNode
+from sluice_node.core.report import Account, Verdict, programmed_account, refused_account
+from sluice_node.core.resolve import Snapshot, UnresolvableError, probed, react, resolve
+from sluice_node.core.select import Selection, select
+from sluice_node.kernel.errors import KernelError
+
+log = logging.getLogger(__name__)
+
+COALESCE: Final = 0.02
+"""Seconds that a change waits for others."""
+CHECK: Final = 1.0
+"""Seconds between two looks at whether the kernel still holds what it was given."""
+FIRST_VERDICTS: Final = 0.7
+"""Seconds that a restarted agent waits for its first echoes: three lost probes, and some."""
+PROGRAMMED: Final = Verdict(True, Reason.PROGRAMMED, "the kernel holds what was last decided")
+REMOVED: Final = Verdict(False, Reason.REMOVED, "taken out of the node, as the annotation sluice.dev/remove asks")
+
+
+@dataclass(frozen=True, slots=True)
+class Programmed:
+    """What the kernel holds, and what it follows from."""
+
+    snapshot: Snapshot
+    selection: Selection
+    desired: DesiredNode
+
+
+class Controller:
+    """`settled` is called after every attempt, when `account` and `verdict` may be new."""
+
+    def __init__(
+        self,
+        changes: Changes,
+        *,
+        state: ClusterState,
+        prober: Prober,
+        kernel: KernelWorker,
+        metrics: Metrics,
+        settled: Callable[[], None],
+    ) -> None:
+        self.account: Account | None = None
+        self.verdict: Verdict | None = None
+        self.programmed: Programmed | None = None
+        self.removed = False
+        self._changes = changes
+        self._state = state
+        self._prober = prober
+        self._kernel = kernel
+        self._metrics = metrics
+        self._settled = settled
+        self._force = False
+        self._backoff = Backoff(first=0.5, most=30.0)
+        self._complaint: str | None = None
+        self._waiting: list[str] | None = None
+
+    async def run(self) -> None:
+        """Never returns; cancel it."""
+        while True:
+            reasons, gateways = await self._changes.wait(together=COALESCE)
+            if gateways and self.programmed is not None and not self._force:
+                await self._react(self.programmed)
+            if reasons or self.programmed is None:
+                await self._full_pass(reasons)
+
+    async def watch_kernel(self) -> None:
+        """Put back what others take away. Never returns; cancel it."""
+        while True:
+            await asyncio.sleep(CHECK)
+            if self.programmed is None or self.removed:
+                continue
+            try:
+                intact = await self._kernel.check()
+            except KernelError as error:
+                log.debug("the kernel could not be checked: %s", error)
+                intact = False
+            if not intact and not self.removed:
+                self._force = True
+                self._changes.note("somebody changed what Sluice has in the kernel")
+
+    async def _full_pass(self, reasons: Iterable[str]) -> None:
+        own = self._state.own()
+        if self.removed and (own is None or own.remove):
+            return
+        if own is not None and own.remove:
+            await self._remove()
+            return
+        self.removed = False
+        snapshot = self._state.snapshot(self._prober.alive())
+        if snapshot is None:
+            self._say_what_is_missing()
+            return
+        selection = select(snapshot.pods, snapshot.policies)
+        try:
+            desired = resolve(snapshot, selection)
+            self._prober.follow(probed(snapshot, desired))
+            if self.programmed is None and self.account is None:
+                await self._prober.first_verdicts(within=FIRST_VERDICTS)
+            snapshot = replace(snapshot, alive=self._prober.alive())
+            desired = react(desired, snapshot)
+            await self._program(Programmed(snapshot, selection, desired), reasons)
+        except (KernelError, UnresolvableError) as error:
+            self._refused(snapshot, selection, error)
+        self._settled()
+
+    async def _react(self, last: Programmed) -> None:
+        """Follow the gateways that are alive now, at once; everything else stays as it is."""
+        snapshot = replace(last.snapshot, alive=self._prober.alive())
+        try:
+            await self._program(
+                replace(last, snapshot=snapshot, desired=react(last.desired, snapshot)), ["a gateway died or came back"]
+            )
+        except KernelError as error:
+            self._refused(snapshot, last.selection, error)
+        self._settled()
+
+    async def _program(self, wanted: Programmed, reasons: Iterable[str]) -> None:
+        last = self.programmed.desired if self.programmed is not None else None
+        if wanted.desired != last or self._force:
+            started = time.perf_counter()
+            await self._kernel.apply(wanted.desired)
+            took = time.perf_counter() - started
+            self._metrics.applied(took)
+            what = _difference(last, wanted.desired)
+            log.info("programmed in %.1f ms: %s; because %s", took * 1e3, what, _why(reasons))
+        self._force = False
+        self._complaint = None
+        self._backoff.reset()
+        self.programmed = wanted
+        before = self.account.revision if self.account is not None else 0
+        self.account = programmed_account(wanted.snapshot, wanted.selection, before=before)
+        self.verdict = PROGRAMMED
+
+    def _refused(self, snapshot: Snapshot, selection: Selection, error: Exception) -> None:
+        self._metrics.apply_failed()
+        self.account = refused_account(snapshot, selection, last=self.account)
+        self.verdict = Verdict(False, Reason.KERNEL_ERROR, str(error)[:4000])
+        seconds = self._backoff.seconds()
+        if self._complaint != str(error):
+            self._complaint = str(error)
+            log.error("cannot program the node: %s; what it holds stays, and this is tried again", error)
+        self._force = True
+        asyncio.get_running_loop().call_later(seconds, self._changes.note, "the last attempt failed")
+
+    async def _remove(self) -> None:
+        try:
+            await self._kernel.remove()
+        except KernelError as error:
+            if self._complaint != str(error):
+                self._complaint = str(error)
+                log.error("cannot take Sluice out of the node: %s; this is tried again", error)
+            self.verdict = Verdict(False, Reason.KERNEL_ERROR, str(error)[:4000])
+            asyncio.get_running_loop().call_later(
+                self._backoff.seconds(), self._changes.note, "the last attempt failed"
+            )
+        else:
+            log.info("took everything of Sluice out of the node, as the annotation sluice.dev/remove asks")
+            self.removed, self.programmed, self.account, self.verdict = True, None, None, REMOVED
+            self._prober.follow(())
+            self._backoff.reset()
+        self._settled()
+
+    def _say_what_is_missing(self) -> None:
+        missing = self._state.missing()
+        if missing != self._waiting:
+            self._waiting = missing
+            log.info("nothing is changed in the kernel yet: waiting for %s", ", ".join(missing))
+
+
+def _difference(last: DesiredNode | None, new: DesiredNode) -> str:
+    """In a few words, what is different."""
+    if last is None:
+        return f"{len(new.pods)} addresses of selected pods, {len(new.policies)} policies, {len(new.peers)} peers"
+    before, now = _gateways(last), _gateways(new)
+    parts = [f"gateway {entry} {'in' if entry in now else 'out'}" for entry in sorted(before ^ now)]
+    pairs: tuple[tuple[str, Collection[Hashable], Collection[Hashable]], ...] = (
+        ("pod addresses", last.pods.keys() | last.blocked_pods, new.pods.keys() | new.blocked_pods),
+        ("policies", last.policies, new.policies),
+        ("held egress IPs", last.announced.keys(), new.announced.keys()),
+        ("peers", last.peers, new.peers),
+        ("slices", last.slices, new.slices),
+    )
+    for word, old, current in pairs:
+        if old != current:
+            parts.append(f"{word} +{len(set(current) - set(old))} -{len(set(old) - set(current))}")
+    return ", ".join(parts) or "the rest"
+
+
+def _gateways(desired: DesiredNode) -> set[str]:
+    return {f"{node} of {pool}" for pool, nodes in desired.live_gateways.items() for node in nodes}
+
+
+def _why(reasons: Iterable[str]) -> str:
+    listed = list(dict.fromkeys(reasons))
+    rest = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
+    return "; ".join(listed[:3]) + rest if listed else "of nothing in particular"

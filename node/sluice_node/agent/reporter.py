@@ -1,0 +1,177 @@
+"""Writes this node's EgressNode, and says of which egress IPs this node is the holder.
+
+Rules:
+- A write only when something differs, changes of a moment together, and at most one a second: but a change of the
+  node's gateway role is not kept waiting, since others act on it.
+- A write that failed is tried again, ever more rarely, always with what is true by then.
+- The EgressNode is made (again) whenever the API server does not have it.
+- The holder is said once when this node becomes it: two nodes that disagree for a moment must not write in turns. What
+  is still said wrongly after REPEAT is said again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sluice_node.agent import kube_requests as requests
+from sluice_node.agent.backoff import Backoff
+from sluice_node.agent.kube_client import KubeClient, KubeError
+from sluice_node.core.desired import Address
+from sluice_node.core.liveness import Sight
+from sluice_node.core.objects import EgressIP, Node
+from sluice_node.core.report import Account, Verdict, bare_status, calm, condition, node_status
+
+log = logging.getLogger(__name__)
+
+TOGETHER: Final = 0.2
+"""Seconds that a change waits for others."""
+BETWEEN: Final = 1.0
+"""Seconds between two writes."""
+REPEAT: Final = 60.0
+"""Seconds after which a holder that is said wrongly is said again."""
+
+
+def compose(
+    node: Node,
+    *,
+    account: Account | None,
+    verdict: Verdict,
+    sights: Mapping[str, Sight],
+    last: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The status to write now; `last` is the one written before."""
+    before = next(iter(last["conditions"])) if last is not None else None
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    said = condition(verdict, last=before, now=now)
+    if account is None:
+        return bare_status(node, revision=last["revision"] if last is not None else 0, condition=said)
+    return calm(node_status(account, sights, said), written=last)
+
+
+class Reporter:
+    """`status` gives the status to write, given the one written last, or None while there is nothing to say; `node` is
+    this node's Node as it was read last."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        *,
+        status: Callable[[Mapping[str, Any] | None], dict[str, Any] | None],
+        node: Callable[[], Node | None],
+    ) -> None:
+        self._client = client
+        self._status = status
+        self._node = node
+        self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._written: dict[str, Any] | None = None
+        self._owner: str | None = None
+        self._backoff = Backoff(first=0.5, most=15.0)
+        self._complaint: str | None = None
+
+    def changed(self) -> None:
+        """What is to be said may differ."""
+        status = self._status(self._written)
+        if status is not None and status.get("gatewayFor") != (self._written or {}).get("gatewayFor"):
+            self._hurry.set()
+        self._wake.set()
+
+    def lost(self) -> None:
+        """The API server has no EgressNode of this node any more."""
+        self._owner = self._written = None
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Never returns; cancel it."""
+        while True:
+            await self._wake.wait()
+            await self._pause(TOGETHER)
+            self._wake.clear()
+            self._hurry.clear()
+            try:
+                wrote = await self._write()
+            except KubeError as error:
+                if self._complaint != str(error):
+                    self._complaint = str(error)
+                    log.warning("cannot write the EgressNode: %s; this is tried again", error)
+                self._wake.set()
+                await asyncio.sleep(self._backoff.seconds())
+                continue
+            self._complaint = None
+            self._backoff.reset()
+            if wrote:
+                await self._pause(BETWEEN - TOGETHER)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._hurry.wait(), seconds)
+        except TimeoutError:
+            return
+
+    async def _write(self) -> bool:
+        node = self._node()
+        status = self._status(self._written)
+        if node is None or status is None:
+            return False
+        if self._owner != node.uid:
+            await self._client.send(requests.apply_egress_node(node.name, node_uid=node.uid))
+            self._owner, self._written = node.uid, None
+        if status == self._written:
+            return False
+        await self._client.send(requests.apply_egress_node_status(node.name, status))
+        self._log_change(status)
+        self._written = status
+        return True
+
+    def _log_change(self, status: Mapping[str, Any]) -> None:
+        before = self._written or {}
+        for name in ("gatewayFor", "revision"):
+            if status.get(name) != before.get(name):
+                log.info("reported %s %s (before: %s)", name, status.get(name), before.get(name))
+
+
+class HolderWriter:
+    """Writes EgressIP.status.holder for the egress IPs that this node has come to hold."""
+
+    def __init__(self, client: KubeClient, *, node: str, claims: Callable[[], Iterable[EgressIP]]) -> None:
+        self._client = client
+        self._node = node
+        self._claims = claims
+        self._held: frozenset[Address] = frozenset()
+        self._unsaid: set[Address] = set()
+        self._wake = asyncio.Event()
+        self._backoff = Backoff(first=0.5, most=15.0)
+
+    def hold(self, addresses: Iterable[Address]) -> None:
+        """This node holds these egress IPs now."""
+        held = frozenset(addresses)
+        self._unsaid = (self._unsaid & held) | (held - self._held)
+        self._held = held
+        if self._unsaid:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Never returns; cancel it."""
+        while True:
+            try:
+                await asyncio.wait_for(self._wake.wait(), REPEAT)
+            except TimeoutError:
+                self._unsaid = set(self._held)
+            self._wake.clear()
+            try:
+                await self._say()
+                self._backoff.reset()
+            except KubeError as error:
+                log.warning("cannot write the holder of an egress IP: %s; this is tried again", error)
+                self._wake.set()
+                await asyncio.sleep(self._backoff.seconds())
+
+    async def _say(self) -> None:
+        for claim in list(self._claims()):
+            if claim.address in self._unsaid and claim.address in self._held:
+                if claim.holder != self._node:
+                    await self._client.send(requests.apply_holder(claim.key.name, holder=self._node))
+                    log.info("this node is the holder of %s (before: %s)", claim.address, claim.holder)
+                self._unsaid.discard(claim.address)
