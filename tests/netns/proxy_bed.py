@@ -168,7 +168,7 @@ class ProxyBed:
     def run(
         self, command: list[str], *, text: str | None = None, timeout: float = 30
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the namespace; its exit status is the caller's business unless it has no output to judge by."""
+        """Run a command in the namespace; with a text to read it must succeed, else that is the caller's business."""
         return subprocess.run(
             ["ip", "netns", "exec", self.namespace, *command],
             input=text,
@@ -178,10 +178,14 @@ class ProxyBed:
             check=text is not None,
         )
 
+    def program(self) -> list[str]:
+        """The command line that every proxy here begins with."""
+        program = [sys.executable, "-m", "sluice_proxy.main", "--pool", "partners", "--listen-port", str(PORT)]
+        return [*program, "--agent-socket", str(self.agent.path)]
+
     def start(self, *arguments: str, resolv_conf: str | None = None, wait: bool = True, workers: int = 1) -> None:
         """Start the proxy as the image does, and wait until it is ready."""
-        program = [sys.executable, "-m", "sluice_proxy.main", "--pool", "partners", "--listen-port", str(PORT)]
-        program += ["--agent-socket", str(self.agent.path), "--workers", str(workers), *arguments]
+        program = [*self.program(), "--workers", str(workers), *arguments]
         if resolv_conf is not None:
             # Only in the mount namespace of `ip netns exec`.
             folder = Path("/etc/netns") / self.namespace
@@ -257,12 +261,12 @@ class ProxyBed:
         assert not rest
         return sock
 
-    def serve(self, handler: Callable[[socket.socket], None], host: str = SERVER_V4) -> int:
+    def serve(self, handler: Callable[[socket.socket], None], host: str = SERVER_V4, port: int = 0) -> int:
         """A server outside the cluster, a thread for each connection; returns its port."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with inside(self.namespace):
             listener = socket.socket(family)
-        listener.bind((host, 0))
+        listener.bind((host, port))
         listener.listen(64)
         self._listeners.append(listener)
 
