@@ -69,9 +69,10 @@ class OperatorBed:
         return started
 
     def close(self) -> None:
-        """End every replica that this bed started."""
+        """End every replica that this bed started; pytest shows what they logged when a test fails."""
         for operator in self._operators:
             operator.kill()
+            print(f"--- replica {operator.identity}\n{operator.log.read_text()}")
 
     def call(self, method: str, path: str, body: Document | None = None, *, content: str = JSON) -> Document:
         """One request; an error is an AssertionError."""
@@ -143,7 +144,7 @@ def condition(document: Document, kind: str) -> tuple[str, str]:
     return found["status"], found["reason"]
 
 
-def eventually(check: Callable[[], Any], *, seconds: float = 15.0) -> Any:
+def eventually(check: Callable[[], Any], *, seconds: float = 60.0) -> Any:
     """The first truthy answer of `check`, which may raise AssertionError or KeyError until then."""
     end = time.monotonic() + seconds
     last: Exception | None = None
