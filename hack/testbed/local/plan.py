@@ -101,14 +101,16 @@ class Plan:
     @property
     def hosts(self) -> tuple[HostPlan, ...]:
         """Every host, in the order they start."""
-        return (self._outside(), self._far(), self._control_plane(), *map(self._node, self.nodes))
+        return tuple(map(self.host, (OUTSIDE, FAR, CONTROL_PLANE, *self.nodes)))
 
     def host(self, name: str) -> HostPlan:
         """One host. Raises ClusterError for an unknown name."""
-        for host in self.hosts:
-            if host.name == name:
-                return host
-        raise ClusterError(f"no host {name!r}; there are {', '.join(h.name for h in self.hosts)}")
+        special = {OUTSIDE: self._outside, FAR: self._far, CONTROL_PLANE: self._control_plane}
+        if name in special:
+            return special[name]()
+        if name not in self.nodes:
+            raise ClusterError(f"no host {name!r}; there are {', '.join((*special, *self.nodes))}")
+        return self._node(name)
 
     def node_index(self, node: str) -> int:
         """1-based number of a node. Raises ClusterError for an unknown name."""
