@@ -64,7 +64,6 @@ class Agent:
         self._client = client
         self._kernel = KernelWorker(kernel, links)
         self._metrics = Metrics()
-        self._own_was_there = False
         mac = tunnel_mac(settings.node)
         changes = Changes()
         self.prober = Prober(lambda: open_probes(mac), changes.note_gateways)
@@ -73,6 +72,7 @@ class Agent:
             namespace=settings.namespace,
             never_redirected=settings.never_redirected,
             changed=changes.note,
+            gone=self._gone,
         )
         self.controller = Controller(
             changes,
@@ -111,15 +111,15 @@ class Agent:
             self._kernel.close()
 
     def _settled(self) -> None:
-        own = self.state.own()
-        if own is None and self._own_was_there:
-            log.warning("the EgressNode of this node is gone: it is made anew")
-            self._reporter.lost()
-        self._own_was_there = own is not None
         programmed = self.controller.programmed
         self._holders.hold(programmed.desired.announced if programmed is not None else ())
         self._proxies.publish()
         self._reporter.changed()
+
+    def _gone(self, key: objects.Key) -> None:
+        if key.name == self.state.node_name and not self.controller.removed:
+            log.warning("the EgressNode of this node is gone: it is made anew")
+            self._reporter.lost()
 
     def _status(self, last: Mapping[str, Any] | None) -> dict[str, Any] | None:
         controller, node = self.controller, self.state.node

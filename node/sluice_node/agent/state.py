@@ -18,10 +18,17 @@ from sluice_node.core.resolve import Links, Snapshot
 
 
 class ClusterState:
-    """`changed` is called with what changed, whenever a snapshot would differ."""
+    """`changed` is called with what changed, whenever a snapshot would differ; `gone` with each EgressNode that is no
+    longer there."""
 
     def __init__(
-        self, *, node: str, namespace: str, never_redirected: frozenset[Network], changed: Callable[[str], None]
+        self,
+        *,
+        node: str,
+        namespace: str,
+        never_redirected: frozenset[Network],
+        changed: Callable[[str], None],
+        gone: Callable[[Key], None],
     ) -> None:
         self.node_name = node
         self.node: Node | None = None
@@ -33,7 +40,7 @@ class ClusterState:
         self.policies = Store("EgressPolicy", objects.policy, changed)
         self.pools = Store("EgressPool", objects.pool, changed)
         self.egress_ips = Store("EgressIP", objects.egress_ip, changed)
-        self.egress_nodes = Store("EgressNode", objects.egress_node, changed)
+        self.egress_nodes = Store("EgressNode", objects.egress_node, changed, gone)
         self.service_cidrs = Store("ServiceCIDR", objects.service_cidr, changed)
         self._stores = (
             self.pods, self.policies, self.pools, self.egress_ips, self.egress_nodes, self.service_cidrs,

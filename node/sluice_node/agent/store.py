@@ -19,13 +19,21 @@ _T = TypeVar("_T")
 
 
 class Store(Generic[_T]):
-    """Projections of one kind; `read` makes one of a document, `changed` is told why something is different."""
+    """Projections of one kind; `read` makes one of a document, `changed` is told why something is different, `gone`
+    which object is no longer there."""
 
-    def __init__(self, kind: str, read: Callable[[dict[str, Any]], _T], changed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        read: Callable[[dict[str, Any]], _T],
+        changed: Callable[[str], None],
+        gone: Callable[[Key], None] = lambda key: None,
+    ) -> None:
         self.kind = kind
         self.synced = False
         self._read = read
         self._changed = changed
+        self._gone = gone
         self._items: dict[Key, _T] = {}
         self._complaints: dict[Key, str] = {}
 
@@ -56,6 +64,8 @@ class Store(Generic[_T]):
             self._changed(f"{self.kind}: {len(items)} found")
         elif before != items:
             differing = [key for key in before.keys() | items.keys() if before.get(key) != items.get(key)]
+            for key in before.keys() - items.keys():
+                self._gone(key)
             self._changed(f"{self.kind}: {len(differing)} differ after a new list")
 
     def put(self, document: dict[str, Any]) -> None:
@@ -72,6 +82,7 @@ class Store(Generic[_T]):
         key = key_of(document)
         self._complaints.pop(key, None)
         if self._items.pop(key, None) is not None:
+            self._gone(key)
             self._changed(f"{self.kind} {key} is gone")
 
     def _project(self, document: dict[str, Any]) -> tuple[Key | None, _T | None]:
