@@ -21,7 +21,7 @@ from testbed.local import config, dns, pki
 from testbed.local.host import LocalHost, LocalNode
 from testbed.local.images import pause_program, system_images
 from testbed.local.network import NAMESPACES, Network, free_link, remove_all
-from testbed.local.plan import API_PORT, CONTROL_PLANE, Plan, checked
+from testbed.local.plan import API_PORT, CONTROL_PLANE, OUTSIDE, Plan, checked
 from testbed.local.process import Cgroup, kill, run, spawn, wait_until
 from testbed.local.state import State, exclusive
 from testbed.prerequisites import ensure_local
@@ -176,7 +176,7 @@ class LocalCluster:
             (kubernetes / "kube-proxy.yaml").write_text(config.kube_proxy(plan))
             (kubernetes / "containerd.toml").write_text(config.containerd())
             (etc / "cni" / "net.d" / "10-pods.conflist").write_text(config.cni(plan, node))
-            servers = plan.host("outside").lan
+            servers = plan.addresses_of(OUTSIDE)
             (etc / "resolv.conf").write_text("".join(f"nameserver {a}\n" for a in servers))
             (etc / "hosts").write_text(config.hosts_file(plan))
             (etc / "hostname").write_text(f"{node}\n")

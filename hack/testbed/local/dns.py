@@ -8,7 +8,7 @@ LABELS = {"k8s-app": "kube-dns"}
 
 def corefile(plan: Plan) -> str:
     """CoreDNS's configuration: Services from the API, the test domain and everything else from the host `outside`."""
-    outside = " ".join(str(a) for a in plan.host(OUTSIDE).lan)
+    outside = " ".join(str(a) for a in plan.addresses_of(OUTSIDE))
     return f"""{CLUSTER_DOMAIN} in-addr.arpa ip6.arpa {{
     errors
     kubernetes {CLUSTER_DOMAIN} in-addr.arpa ip6.arpa {{

@@ -76,7 +76,7 @@ def test_a_node_announces_its_addresses_of_both_families() -> None:
 def test_the_test_domain_is_asked_at_the_host_outside() -> None:
     corefile = dns.corefile(PLAN)
     zone = corefile[corefile.index("partner.example {") :]
-    assert "forward . 198.18.0.200 fd00:18::200" in zone.splitlines()[2]
+    assert "forward . 203.0.113.10 2001:db8:113::10" in zone.splitlines()[2]
 
 
 def test_cluster_dns_answers_at_the_address_that_pods_are_given() -> None:

@@ -134,7 +134,7 @@ def test_containerd_is_built_without_the_file_systems_it_does_not_need() -> None
 
 
 def test_a_module_that_is_not_pinned_is_an_error() -> None:
-    with pytest.raises(ClusterError, match="does not require k8s.io/none"):
+    with pytest.raises(ClusterError, match=r"does not require k8s\.io/none"):
         binaries.pinned_version(GO_MOD, "k8s.io/none")
 
 
