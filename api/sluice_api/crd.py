@@ -73,26 +73,31 @@ def document(kind: Kind) -> dict[str, Any]:
     status = _defaults(schema_of(kind.status))
     status["default"] = {}
     status["description"] = "How it is; written by Sluice."
-    schema = {
+    schema: dict[str, Any] = {
         "type": "object",
         "description": kind.description,
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
-            "spec": {**schema_of(kind.spec), "description": "What is wanted."},
+            "spec": {**_defaults(schema_of(kind.spec)), "description": "What is wanted."},
             "status": status,
         },
     }
     if kind.spec_required:
         schema["required"] = ["spec"]
+    if kind.rules:
+        schema["x-kubernetes-validations"] = list(kind.rules)
     version = {
         "name": names.VERSION,
         "served": True,
         "storage": True,
         "schema": {"openAPIV3Schema": schema},
         "subresources": {"status": {}},
-        "additionalPrinterColumns": [{"name": c.name, "type": c.type, "jsonPath": c.path} for c in kind.columns],
+        "additionalPrinterColumns": [
+            {"name": c.name, "type": c.type, "jsonPath": c.path} | ({"priority": 1} if c.wide else {})
+            for c in kind.columns
+        ],
     }
     if kind.selectable:
         version["selectableFields"] = [{"jsonPath": path} for path in kind.selectable]

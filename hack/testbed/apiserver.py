@@ -37,6 +37,7 @@ LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 POLL = 0.05
+JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +129,16 @@ class ApiServer:
             self._etcd = None
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def request(self, method: str, path: str, body: Any = None, *, content: str = "application/json") -> Answer:
+    def request(self, method: str, path: str, body: Any = None, *, content: str = JSON, accept: str = JSON) -> Answer:
         """One request as the administrator. Raises OSError or HTTPException when there is no answer.
 
-        `body` is sent as JSON, `content` is its media type (patches and server-side apply have their own).
+        `body` is sent as JSON, `content` is its media type (patches and server-side apply have their own), `accept`
+        what is wanted in return (tables have their own).
         """
         if self._connection is None:
             context = ssl.create_default_context(cafile=str(self._folder / "apiserver.crt"))
             self._connection = HTTPSConnection(LOOPBACK, self._port, timeout=30, context=context)
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": content, "Accept": "application/json"}
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": content, "Accept": accept}
         try:
             self._connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = self._connection.getresponse()

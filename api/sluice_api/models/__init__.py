@@ -6,7 +6,7 @@ Not for the node agent and the proxy, which must stay small: they read what they
 from dataclasses import dataclass
 
 from sluice_api import names
-from sluice_api.models.common import Model
+from sluice_api.models.common import Model, rule
 from sluice_api.models.egressip import EgressIPSpec, EgressIPStatus
 from sluice_api.models.egressnode import EgressNodeSpec, EgressNodeStatus
 from sluice_api.models.policy import PolicySpec, PolicyStatus
@@ -15,11 +15,12 @@ from sluice_api.models.pool import PoolSpec, PoolStatus
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of `kubectl get`."""
+    """A column of `kubectl get`; a wide one is shown with `-o wide` only."""
 
     name: str
     path: str
     type: str = "string"
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +37,13 @@ class Kind:
     columns: tuple[Column, ...]
     selectable: tuple[str, ...] = ()
     spec_required: bool = True
+    rules: tuple[dict[str, str], ...] = ()
+    """CEL rules about the object's name."""
 
 
 _READY = ".status.conditions[?(@.type=='Ready')].status"
-_PROGRAMMED = ".status.conditions[?(@.type=='Programmed')]"
+_PROGRAMMED = ".status.conditions[?(@.type=='Programmed')].status"
+_TROUBLE = ".status.conditions[?(@.status!='True')].reason"
 _AGE = Column("Age", ".metadata.creationTimestamp", "date")
 
 KINDS = (
@@ -59,6 +63,13 @@ KINDS = (
             Column("Policies", ".status.policies", "integer"),
             Column("Reason", ".status.display.reason"),
             _AGE,
+        ),
+        rules=(
+            rule(
+                "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,53}[a-z0-9])?$')",
+                "the name also names a Service and, with -gateway, a Deployment: use at most 55 lower-case letters, "
+                "digits and '-', beginning with a letter",
+            ),
         ),
     ),
     Kind(
@@ -99,6 +110,15 @@ KINDS = (
             _AGE,
         ),
         selectable=(".spec.pool",),
+        rules=(
+            rule(
+                "!isIP(self.spec.address) || (ip(self.spec.address).family() == 4 "
+                "? self.metadata.name == self.spec.address "
+                ": size(self.metadata.name) == 39 && isIP(self.metadata.name.replace('-', ':')) && "
+                "ip(self.metadata.name.replace('-', ':')) == ip(self.spec.address))",
+                "an EgressIP is named by its address (IPv6 exploded, '-' for ':'), so that nobody can claim it twice",
+            ),
+        ),
     ),
     Kind(
         "EgressNode",
@@ -109,10 +129,10 @@ KINDS = (
         spec=EgressNodeSpec,
         status=EgressNodeStatus,
         columns=(
-            Column("Programmed", f"{_PROGRAMMED}.status"),
-            Column("Gateway for", ".status.gatewayFor"),
-            Column("Revision", ".status.revision", "integer"),
-            Column("Reason", f"{_PROGRAMMED}.reason"),
+            Column("GatewayFor", ".status.gatewayFor"),
+            Column("Programmed", _PROGRAMMED),
+            Column("Reason", _TROUBLE),
+            Column("Revision", ".status.revision", "integer", wide=True),
             _AGE,
         ),
         spec_required=False,

@@ -95,7 +95,7 @@ class Condition(Model):
     )
 
 
-def pending(*types: ConditionType) -> list[dict[str, Any]]:
+def pending(*types: ConditionType) -> Any:
     """The conditions of an object that no operator has looked at, so that a dead operator is visible."""
     return [
         {

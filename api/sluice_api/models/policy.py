@@ -12,7 +12,7 @@ Cidr = Annotated[
     str,
     Field(
         min_length=3,
-        max_length=49,
+        max_length=43,
         json_schema_extra=rules(
             rule("isCIDR(self)", "not a CIDR: write 203.0.113.0/24, or 203.0.113.7/32 for a single address"),
             rule(
@@ -29,7 +29,7 @@ class DestinationPort(Model):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            rule("!has(self.endPort) || self.endPort >= self.port", "endPort is below port: swap them")
+            rule("!has(self.endPort) || self.endPort >= self.port", "endPort is below port: swap them", path=".endPort")
         )
     )
 
@@ -53,17 +53,17 @@ class Destination(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "!has(self.except) || self.except.all(e, !isCIDR(e) || "
-                "self.cidrs.exists(c, isCIDR(c) && cidr(c).containsCIDR(e)))",
+                "!has(self.except) || !self.cidrs.all(c, isCIDR(c)) || "
+                "self.except.all(e, !isCIDR(e) || self.cidrs.exists(c, cidr(c).containsCIDR(e)))",
                 "an exception lies outside of every CIDR of its destination: remove it or correct it",
                 path=".except",
             )
         )
     )
 
-    cidrs: list[Cidr] = Field(min_length=1, max_length=32, description="Networks that the destination address is in.")
+    cidrs: list[Cidr] = Field(min_length=1, max_length=64, description="Networks that the destination address is in.")
     except_: list[Cidr] | None = Field(
-        default=None, alias="except", max_length=16, description="Networks within the CIDRs that do not count."
+        default=None, alias="except", max_length=48, description="Networks within the CIDRs that do not count."
     )
     ports: list[DestinationPort] | None = Field(
         default=None, max_length=16, description="Ports; absent: every port and protocol."
@@ -72,6 +72,17 @@ class Destination(Model):
 
 class Addresses(Model):
     """Which egress IPs the policy gets."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.families) || !has(self.requested) || self.requested.all(a, !isIP(a) || "
+                "(ip(a).family() == 4 ? 'IPv4' : 'IPv6') in self.families)",
+                "an address is requested of a family which families leaves out: add the family or remove the address",
+                path=".requested",
+            )
+        )
+    )
 
     families: list[Literal["IPv4", "IPv6"]] | None = Field(
         default=None,
@@ -115,6 +126,7 @@ class PolicySpec(Model):
             rule(
                 "has(self.destinations) || !has(self.otherwise) || self.otherwise == 'NodeAddress'",
                 "otherwise: Drop without destinations never applies: add destinations or remove otherwise",
+                path=".otherwise",
             ),
         )
     )

@@ -1,10 +1,10 @@
 """EgressPool: the addresses, who may use them, and the gateways that carry their traffic."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, WithJsonSchema
 
-from sluice_api.models.common import Condition, Model, Selector, conditions, counter, rule, rules
+from sluice_api.models.common import Condition, Label, LabelKey, Model, Selector, conditions, counter, rule, rules
 from sluice_api.reasons import ConditionType
 
 #: What CEL can tell about one entry: that it is an address, a range of one family, or a CIDR without host bits.
@@ -21,8 +21,8 @@ _ENTRY = rules(
         "the CIDR has host bits set: write its network address, or leave out the prefix for a single address",
     ),
     rule(
-        "self.contains('/') || !self.contains('-') || !self.split('-').all(a, isIP(a)) || "
-        "self.split('-').all(a, ip(a).family() == ip(self.split('-')[0]).family())",
+        "self.split('-').size() != 2 || !isIP(self.split('-')[0]) || !isIP(self.split('-')[1]) || "
+        "ip(self.split('-')[0]).family() == ip(self.split('-')[1]).family()",
         "the range mixes IPv4 and IPv6: write a range of one family",
     ),
     # one regular expression rather than ip().isLoopback() and its kin: it costs the API server a hundredth
@@ -37,7 +37,7 @@ _ENTRY = rules(
         "the CIDR is too large: a pool has at most 65536 addresses (IPv4 /16, IPv6 /112)",
     ),
 )
-Entry = Annotated[str, Field(min_length=2, max_length=90, json_schema_extra=_ENTRY)]
+Entry = Annotated[str, Field(min_length=2, max_length=79, json_schema_extra=_ENTRY)]
 
 
 class Proxy(Model):
@@ -52,6 +52,72 @@ class Proxy(Model):
         le=65535,
         description="Port of the pool's Service, as in http://<pool>.<namespace of Sluice>.svc:<port>.",
         json_schema_extra={"format": "int32"},
+    )
+
+
+class Toleration(Model):
+    """A taint that is tolerated, as in a pod."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "has(self.operator) && self.operator == 'Exists' "
+                "? !has(self.value) || self.value == '' : has(self.key)",
+                "operator Exists takes no value, Equal needs a key: correct operator, key or value",
+            )
+        )
+    )
+
+    key: LabelKey | None = Field(
+        default=None, min_length=1, description="The taint's key; absent, with operator Exists: every taint."
+    )
+    operator: Literal["Equal", "Exists"] | None = Field(
+        default=None, description="Equal (which is meant when absent) compares the value, Exists does not."
+    )
+    value: Label | None = Field(default=None, description="The taint's value, for Equal.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        default=None, description="The taint's effect; absent: every effect."
+    )
+    toleration_seconds: int | None = Field(
+        default=None,
+        alias="tolerationSeconds",
+        description="How long a NoExecute taint is tolerated; absent: for ever.",
+        json_schema_extra={"format": "int64"},
+    )
+
+
+Quantity = Annotated[
+    str,
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "maxLength": 64,
+            "pattern": r"^([0-9]+(\.[0-9]+)?|\.[0-9]+)(([KMGTPE]i)|[numkMGTPE]|[eE][+-]?[0-9]+)?$",
+        }
+    ),
+]
+Quantities = Annotated[
+    dict[str, Quantity],
+    Field(
+        max_length=3,
+        json_schema_extra=rules(
+            rule(
+                "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'])",
+                "a gateway's proxy has cpu, memory and ephemeral-storage only: correct the name of the resource",
+            )
+        ),
+    ),
+]
+
+
+class Resources(Model):
+    """Requests and limits of a container."""
+
+    requests: Quantities | None = Field(
+        default=None, description="What a gateway's proxy is sure to get: cpu, memory, ephemeral-storage."
+    )
+    limits: Quantities | None = Field(
+        default=None, description="What a gateway's proxy may use at most: cpu, memory, ephemeral-storage."
     )
 
 
@@ -71,21 +137,27 @@ class Gateways(Model):
         max_length=32,
         description="Labels of the nodes that may be gateways.",
     )
-    tolerations: list[dict[str, Any]] = Field(
-        default_factory=list,
-        max_length=32,
-        description="Taints that the gateways tolerate, as in a pod.",
+    tolerations: list[Toleration] = Field(
+        default_factory=list, max_length=32, description="Taints that the gateways tolerate, as in a pod."
     )
-    resources: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Requests and limits of a gateway's proxy, as in a container.",
-        json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+    resources: Resources = Field(
+        default_factory=Resources, description="Requests and limits of a gateway's proxy, as in a container."
     )
     proxy: Proxy = Field(default_factory=Proxy, description="The HTTP proxy of the gateways.")
 
 
 class Announcement(Model):
     """How the network learns where an egress IP is."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.interface) || !has(self.mode) || self.mode == 'L2'",
+                "interface says where L2 announces, and mode None announces nothing: remove one of them",
+                path=".interface",
+            )
+        )
+    )
 
     mode: Literal["L2", "None"] = Field(
         default="L2",
@@ -121,6 +193,16 @@ class PoolSpec(Model):
         "range first-last, or a single address; IPv4 and IPv6. Entries must not overlap.",
         json_schema_extra=rules(
             rule("self.all(e, self.exists_one(o, o == e))", "an entry stands twice: write each address once"),
+            rule(
+                "self.all(a, !isCIDR(a) || self.exists_one(b, "
+                "isCIDR(b) && (cidr(a).containsCIDR(b) || cidr(b).containsCIDR(a))))",
+                "a CIDR is within another one: write each address once",
+            ),
+            rule(
+                "self.all(a, !isCIDR(a) || !self.exists(b, "
+                "isIP(b.split('-')[0]) && cidr(a).containsIP(b.split('-')[0])))",
+                "an address, or the beginning of a range, is within a CIDR: write each address once",
+            ),
         ),
     )
     exclude: list[Entry] = Field(
