@@ -59,6 +59,15 @@ CONTAINERD = Group(
 )
 HELM = Group("helm", {"helm": "helm.sh/helm/v4/cmd/helm"})
 COREDNS = Group("coredns", {"coredns": "github.com/coredns/coredns"})
+KUBECTL = Group(
+    "kubernetes",
+    {"kubectl": KUBERNETES.programs["kubectl"]},
+    version_package=KUBERNETES.version_package,
+    version_module=KUBERNETES.version_module,
+)
+KIND = Group("kind", {"kind": "sigs.k8s.io/kind"})
+# what the two kinds of cluster need, and what their users do
+FOR_KIND = (KUBECTL, HELM, KIND)
 GROUPS = (KUBERNETES, ETCD, CONTAINERD, HELM, COREDNS)
 
 

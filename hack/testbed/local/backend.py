@@ -144,13 +144,7 @@ class LocalCluster:
             cgroup.kill()
             cgroup.remove()
         remove_all(name, plan.link_device)
-        logs = self.state.logs
-        for entry in self.state.folder.glob("*"):
-            if keep_logs and entry == logs:
-                continue
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        if not keep_logs and self.state.folder.exists():
-            self.state.folder.rmdir()
+        self.state.remove(keep_logs=keep_logs)
 
     # -- parts of `up`
 

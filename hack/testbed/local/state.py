@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -61,6 +62,18 @@ class State:
         except FileNotFoundError:
             return None
         return Plan(ClusterOptions(**content["options"]), content["link"])
+
+    def remove(self, *, keep_logs: bool = False) -> None:
+        """Remove the folder, or all of it but the logs."""
+        for entry in self.folder.glob("*"):
+            if keep_logs and entry == self.logs:
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        if self.folder.exists() and not keep_logs:
+            self.folder.rmdir()
 
 
 @contextmanager

@@ -143,7 +143,7 @@ def test_another_version_or_another_hash_is_another_build() -> None:
 
 
 def test_every_group_has_pinned_modules_in_the_tree() -> None:
-    for group in binaries.GROUPS:
+    for group in (*binaries.GROUPS, *binaries.FOR_KIND):
         module = (binaries.MODULES / group.name / "go.mod").read_text()
         for package in group.programs.values():
             assert f"tool {package}\n" in module or f"\t{package}\n" in module, package
