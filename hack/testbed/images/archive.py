@@ -4,6 +4,7 @@ An engine writes the layout (a folder); the name is set here, the same for every
 containerd's import reads first (io.containerd.image.name) and in the standard one (org.opencontainers.image.ref.name).
 """
 
+import hashlib
 import io
 import json
 import tarfile
@@ -25,6 +26,18 @@ def named_index(index: bytes, image: str) -> bytes:
     names = {"io.containerd.image.name": image, "org.opencontainers.image.ref.name": image.rpartition(":")[2]}
     manifest["annotations"] = {**manifest.get("annotations", {}), **names}
     return json.dumps(document).encode()
+
+
+def complete_layout(layout: Path) -> None:
+    """Make a layout of a folder whose blobs/sha256 is an image in the `dir` format: blobs, manifest.json, version."""
+    blobs = layout / "blobs" / "sha256"
+    (blobs / "version").unlink()
+    manifest = (blobs / "manifest.json").read_bytes()
+    digest = hashlib.sha256(manifest).hexdigest()
+    (blobs / "manifest.json").rename(blobs / digest)
+    entry = {"mediaType": json.loads(manifest)["mediaType"], "digest": f"sha256:{digest}", "size": len(manifest)}
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
 
 
 def pack(layout: Path, *, image: str, into: Path) -> None:

@@ -1,7 +1,7 @@
 """Builds Sluice's images into OCI archives, each only when something that it is made of has changed.
 
-Layout of the cache folder: base-<key>/ (root.tar and .deb files), wheels-<target>-<key>/, tools-<key>/ (pip),
-storage/ (the engine's layers), image-<target>-<key>.tar (the results).
+Layout of the cache folder: base-<key>/ (root.tar and .deb files), wheels-<target>-<key>/, pip-<key>/, program-<key>/
+(Sluice's wheel), storage/ (the engine's layers), image-<target>-<key>.tar (the results).
 """
 
 import shutil
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from testbed.images.archive import pack
 from testbed.images.base import base_key, make_base
-from testbed.images.engines import REGISTRY_BASE, Engine, choose
+from testbed.images.engines import REGISTRY_BASE, Buildah, Engine, choose
 from testbed.images.progress import Report, printed, timed
-from testbed.images.recipe import PROJECT_FILES, TARGETS, Target, digest, image_key, sources_of
+from testbed.images.recipe import PROJECT_FILES, TARGETS, Target, digest, digest_files, image_key, sources_of
 from testbed.images.store import Store, default_root
 from testbed.images.wheels import PIP, build_program, collect_libraries, collect_pip, wheels_key
 
@@ -32,10 +32,14 @@ def build(
     report = timed(progress)
     store = Store(default_root())
     wanted = [TARGETS[name] for name in targets]
-    with store.locked(report):
-        chosen = choose(engine, storage=store.root / "storage", policy=RECIPE / "policy.json")
-        run = _Build(store=store, engine=chosen, report=report, recipe=_read_recipe(), project=_read_project())
-        return {target.name: run.image(target) for target in wanted}
+    chosen = choose(engine, storage=store.root / "storage", policy=RECIPE / "policy.json")
+    run = _Build(store=store, engine=chosen, report=report, recipe=_read_recipe(), project=_read_project())
+    # What is there is whole, so only a build has to wait for another build.
+    if any(not run.archive(target).exists() for target in wanted):
+        with store.locked(report):
+            return {target.name: run.image(target) for target in wanted}
+    report("unchanged")
+    return {target.name: run.archive(target) for target in wanted}
 
 
 def clean(progress: Report = printed) -> None:
@@ -58,55 +62,63 @@ class _Build:
     recipe: dict[str, bytes]
     project: dict[str, bytes]
 
-    def image(self, target: Target) -> Path:
-        """The target's archive, built now if there is none under its key."""
-        base = REGISTRY_BASE if self.engine.reaches_registry else base_key(self.recipe)
+    @property
+    def base(self) -> str:
+        """Key of the base: its name, or the hash of what it is made of."""
+        return REGISTRY_BASE if self.engine.reaches_registry else base_key(self.recipe)
+
+    def archive(self, target: Target) -> Path:
+        """Where the target's archive is, if it has been built."""
         wheels = wheels_key(target, self.project["uv.lock"])
-        key = image_key(target, base=base, wheels=wheels, recipe=self.recipe, project=self.project)
-        archive = self.store.root / f"image-{target.name}-{key}.tar"
+        key = image_key(target, base=self.base, wheels=wheels, recipe=self.recipe, project=self.project)
+        return self.store.root / f"image-{target.name}-{key}.tar"
+
+    def image(self, target: Target) -> Path:
+        """The target's archive, built now if it is not there."""
+        archive = self.archive(target)
         if archive.exists():
             archive.touch()
             self.report(f"{target.name}: unchanged")
             return archive
         with self.store.work() as work:
             context = work / "context"
-            self._lay_out(context, target, base=base, wheels=wheels)
+            self._lay_out(context, target)
             self.report(f"{target.name}: building")
             self.engine.build(
                 target=target.name,
                 dockerfile=RECIPE / "Dockerfile",
                 context=context,
-                base=self._base_image(base),
+                base=self._base_image(),
                 layout=work / "layout",
             )
             pack(work / "layout", image=target.image, into=work / "archive")
             (work / "archive").rename(archive)
-        self.store.keep(archive, newest=3)
+        self.store.keep(archive, newest=2)
         self.report(f"{target.name}: {archive.stat().st_size / 1e6:.0f} MB in {archive}")
         return archive
 
-    def _base_image(self, base: str) -> str:
-        if self.engine.reaches_registry:
-            return base
-        name = f"localhost/sluice/base:{base}"
-        self.engine.import_base(self._base_folder(base) / "root.tar", name)
+    def _base_image(self) -> str:
+        if not isinstance(self.engine, Buildah):
+            return self.base
+        name = f"localhost/sluice/base:{self.base}"
+        self.engine.import_base(self._base_folder() / "root.tar", name)
         return name
 
-    def _base_folder(self, base: str) -> Path:
+    def _base_folder(self) -> Path:
         targets = tuple(target.name for target in TARGETS.values() if target.packages)
         return self.store.entry(
-            f"base-{base}",
+            f"base-{self.base}",
             lambda folder: make_base(folder, packages=RECIPE / "packages", targets=targets, report=self.report),
         )
 
-    def _lay_out(self, context: Path, target: Target, *, base: str, wheels: str) -> None:
+    def _lay_out(self, context: Path, target: Target) -> None:
         """Make the context: tools, and what the target installs."""
-        tools = self.store.entry(f"tools-{digest([PIP.encode()])}", collect_pip)
-        shutil.copytree(tools, context / "tools")
+        pip = self.store.entry(f"pip-{digest([PIP.encode()])}", collect_pip)
+        shutil.copytree(pip, context / "tools" / "pip")
         _write(context, {path: data for path, data in self.recipe.items() if path.startswith("tools/")})
         if target.extra:
             libraries = self.store.entry(
-                f"wheels-{target.name}-{wheels}",
+                f"wheels-{target.name}-{wheels_key(target, self.project['uv.lock'])}",
                 lambda folder: collect_libraries(folder, target=target, project=PROJECT),
             )
             shutil.copytree(libraries, context / "wheels" / target.name)
@@ -116,18 +128,23 @@ class _Build:
                 context, {f"{folder}/list": self.recipe[folder], f"{folder}/install": self.recipe["packages/install"]}
             )
             if not self.engine.reaches_registry:
-                shutil.copytree(self._base_folder(base) / target.name, context / folder, dirs_exist_ok=True)
+                shutil.copytree(self._base_folder() / target.name, context / folder, dirs_exist_ok=True)
         if target.is_program:
-            self._build_program(context / "program")
+            shutil.copytree(self._program(), context / "program")
         else:
             files = sources_of(target, self.project)
             _write(context / target.name, {path.removeprefix("hack/"): data for path, data in files.items()})
 
-    def _build_program(self, folder: Path) -> None:
-        """Sluice's wheel, from the sources as they were read at the start of the run."""
-        with self.store.work() as snapshot:
-            _write(snapshot, self.project)
-            build_program(folder, snapshot=snapshot)
+    def _program(self) -> Path:
+        """The folder of Sluice's wheel, from the sources as they were read at the start of the run."""
+        sources = {path: data for path, data in self.project.items() if not path.startswith("hack/")}
+
+        def make(folder: Path) -> None:
+            with self.store.work() as snapshot:
+                _write(snapshot, sources)
+                build_program(folder, snapshot=snapshot)
+
+        return self.store.entry(f"program-{digest_files(sources)}", make)
 
 
 def _read(folder: Path) -> dict[str, bytes]:

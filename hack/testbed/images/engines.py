@@ -6,9 +6,13 @@ Both build one target of a context folder and write it as an OCI layout folder. 
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
+
+from testbed.images.archive import complete_layout
 
 ENGINES = ("docker", "buildah")
 REGISTRY_BASE = "python:3.13-slim-trixie"
@@ -27,9 +31,6 @@ class Engine(Protocol):
     def build(self, *, target: str, dockerfile: Path, context: Path, base: str, layout: Path) -> None:
         """Build `target` on image `base` into the OCI layout folder `layout`. Raises EngineError."""
 
-    def import_base(self, root_tar: Path, name: str) -> None:
-        """Make a root file system available as image `name`, unless it already is. Raises EngineError."""
-
 
 class Docker:
     """docker buildx on a working engine."""
@@ -38,13 +39,16 @@ class Docker:
 
     def build(self, *, target: str, dockerfile: Path, context: Path, base: str, layout: Path) -> None:
         """See Engine."""
-        output = f"type=oci,tar=false,dest={layout}"
-        argv = ["docker", "buildx", "build", "--progress=plain", "--provenance=false", "--target", target]
-        _run([*argv, "--build-arg", f"BASE={base}", "--output", output, "--file", str(dockerfile), str(context)])
-
-    def import_base(self, root_tar: Path, name: str) -> None:
-        """See Engine."""
-        _run(["docker", "import", str(root_tar), name])
+        # Through the engine's own store, since its default builder cannot write an OCI layout itself; `docker save`
+        # writes one from Docker 25 on.
+        name = f"sluice/{target}:dev"
+        argv = ["docker", "buildx", "build", "--progress=plain", "--provenance=false", "--load", "--target", target]
+        _run([*argv, "--tag", name, "--build-arg", f"BASE={base}", "--file", str(dockerfile), str(context)])
+        saved = layout.with_suffix(".saved")
+        _run(["docker", "save", "--output", str(saved), name])
+        with tarfile.open(saved) as archive:
+            archive.extractall(layout, filter="data")
+        saved.unlink()
 
 
 class Buildah:
@@ -56,17 +60,22 @@ class Buildah:
         """`policy` is the signature policy file: passed, so that no /etc/containers/policy.json is needed."""
         self._storage = storage
         self._policy = ["--signature-policy", str(policy)]
-        self._driver = _storage_driver(storage)
 
     def build(self, *, target: str, dockerfile: Path, context: Path, base: str, layout: Path) -> None:
         """See Engine."""
         name = f"localhost/sluice/{target}:dev"
         argv = [*self._buildah("bud"), "--layers", "--pull=never", "--target", target, "--tag", name]
         _run([*argv, "--build-arg", f"BASE={base}", "--file", str(dockerfile), str(context)], env=self._env())
-        _run([*self._buildah("push"), name, f"oci:{layout}:dev"], env=self._env())
+        # Not buildah's own layouts: those it always compresses, every layer again for every image, which takes longer
+        # than the rest of a build, and the nodes would only have to undo it.
+        blobs = layout / "blobs" / "sha256"
+        blobs.mkdir(parents=True)
+        push = [*self._buildah("push"), "--quiet", "--disable-compression", "--format", "oci", name, f"dir:{blobs}"]
+        _run(push, env=self._env())
+        complete_layout(layout)
 
     def import_base(self, root_tar: Path, name: str) -> None:
-        """See Engine."""
+        """Make a root file system available as image `name`, unless it already is. Raises EngineError."""
         there = subprocess.run(
             [*self._buildah("inspect", policy=False), "--type", "image", name],
             capture_output=True,
@@ -89,6 +98,10 @@ class Buildah:
             str(self._storage / "run"),
         ]
         return ["buildah", *storage, command, *(self._policy if policy else [])]
+
+    @cached_property
+    def _driver(self) -> str:
+        return _storage_driver(self._storage)
 
     @staticmethod
     def _env() -> Mapping[str, str]:
