@@ -57,7 +57,7 @@ class Context:
         self.name = pseudonym(config.pool)
         self.snapshot: Snapshot | None = None
         self.sessions: set[Connection] = set()
-        self._log = AccessLog(sys.stdout.fileno(), config.log_format)
+        self._log = AccessLog(sys.stdout.fileno(), form=config.log_format, pool=config.pool)
         self._flush = Alarm(self._log.flush)
 
     @property
@@ -67,7 +67,7 @@ class Context:
 
     def log(self, event: str, record: Mapping[str, Value]) -> None:
         """One line of the access log, on its way within _LOG_DELAY seconds."""
-        self._log.write(event, time.time(), {"pool": self.config.pool, **record})
+        self._log.write(event, time.time(), record)
         if not self._flush.timer_tick:
             self.loop.arm(self._flush, _LOG_DELAY)
 

@@ -9,8 +9,6 @@ from _socket import SHUT_WR, SO_KEEPALIVE, SOL_SOCKET, socket
 from enum import StrEnum
 from typing import Final
 
-from sluice_api.names import proxy_source
-
 from .context import Context
 from .core.answers import ESTABLISHED, local_answer, refusal_answer
 from .core.decision import NOT_READY, Permitted, decide, identify, no_address, no_family
@@ -184,7 +182,7 @@ class Session:
 
     def _resolve(self, name: str, policy: Policy) -> None:
         """Ask for the families that the policy can leave with; the others could not be dialled."""
-        versions = [version for version in (6, 4) if policy.egress_address(version) is not None]
+        versions = [version for version in (6, 4) if version in policy.egress]
         if not versions:
             self._refuse(no_family(policy, 4))
             return
@@ -213,10 +211,9 @@ class Session:
             return
         self._addresses = verdict.addresses
         self._wait(Phase.CONNECT, CONNECT_SECONDS)
-        versions = {address.version for address in verdict.addresses}
         self._dial = Dial(
             self._context.loop,
-            sources={version: str(proxy_source(policy.id, version)) for version in versions},
+            sources=policy.sources,
             addresses=verdict.addresses,
             port=port,
             done=self._on_dialled,
@@ -369,7 +366,9 @@ class Session:
             sent, received = relay.up.count, relay.down.count
         elif relay is not None:
             sent, received = relay.sent, relay.received
-        egress = policy.egress_address(address.version) if policy is not None and address is not None else None
+        host = request.host if request is not None else None
+        text = str(address) if address is not None else None
+        egress = policy.egress.get(address.version) if policy is not None and address is not None else None
         self._context.log(
             "connection",
             {
@@ -378,21 +377,21 @@ class Session:
                 "client": self._peer[0].removeprefix("::ffff:"),
                 "clientPort": self._peer[1],
                 "method": request.method.decode("ascii") if request is not None else None,
-                "host": str(request.host) if request is not None else None,
+                "host": host if isinstance(host, str) else text if host is address else str(host),
                 "port": request.port if request is not None else None,
-                "address": str(address) if address is not None else None,
-                "egressAddress": str(egress) if egress is not None else None,
+                "address": text,
+                "egressAddress": egress,
                 "verdict": verdict,
                 "reason": reason,
                 "status": status,
                 "bytesSent": sent,
                 "bytesReceived": received,
-                "decideMilliseconds": _milliseconds(self._started, self._decided),
-                "connectMilliseconds": _milliseconds(self._decided, self._connected),
-                "durationMilliseconds": _milliseconds(self._started, now),
+                "decideMicroseconds": _microseconds(self._started, self._decided),
+                "connectMicroseconds": _microseconds(self._decided, self._connected),
+                "durationMicroseconds": _microseconds(self._started, now),
             },
         )
 
 
-def _milliseconds(start: float, end: float) -> float | None:
-    return round((end - start) * 1000, 3) if end else None
+def _microseconds(start: float, end: float) -> int | None:
+    return int((end - start) * 1e6) if end else None

@@ -44,7 +44,7 @@ class Supervisor:
         """port: 0 lets the kernel choose one. Raises OSError when it is taken."""
         self._config = config
         self._loop = Loop()
-        self._log = AccessLog(sys.stdout.fileno(), config.log_format)
+        self._log = AccessLog(sys.stdout.fileno(), form=config.log_format, pool=config.pool)
         self._listeners = [listen(port)]
         self.port: int = self._listeners[0].getsockname()[1]
         self._listeners += [listen(self.port) for _ in range(1, workers)]
@@ -180,7 +180,7 @@ class Supervisor:
             os.kill(pid, signal.SIGKILL)
 
     def _event(self, kind: str, detail: str) -> None:
-        self._log.write(kind, time.time(), {"pool": self._config.pool, "detail": detail})
+        self._log.write(kind, time.time(), {"detail": detail})
         self._log.flush()
 
 

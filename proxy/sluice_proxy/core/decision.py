@@ -61,7 +61,7 @@ def decide(snapshot: Snapshot, policy: Policy, addresses: Sequence[Address], por
         reason = _refuse(snapshot, policy, address, port)
         if reason is not None:
             refusal = refusal or reason
-        elif policy.egress_address(address.version) is None:
+        elif address.version not in policy.egress:
             familyless = address
         else:
             permitted.append(address)

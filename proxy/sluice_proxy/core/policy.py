@@ -7,7 +7,7 @@ does not know are ignored, since a change that may not be ignored comes with ano
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any, Final, TypeVar
 
 from sluice_api.names import POLICY_ID_MAX, POLICY_ID_MIN, proxy_source
@@ -35,23 +35,18 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the proxy needs of a policy. `destinations` None means everything outside the cluster; `addresses` are
-    its egress IPs."""
+    """What the proxy needs of a policy.
+
+    egress: its egress IP in each family (4, 6) it has one of; sources: the address that the proxy binds for it, in
+    the same families, which the kernel translates to the egress IP. Both as text, which is what sockets and the log
+    take. destinations: None means everything outside the cluster.
+    """
 
     id: int
-    namespace: str
-    name: str
-    addresses: tuple[Address, ...]
+    label: str
+    egress: Mapping[int, str]
+    sources: Mapping[int, str]
     destinations: tuple[Destination, ...] | None
-
-    @property
-    def label(self) -> str:
-        """`namespace/name`."""
-        return f"{self.namespace}/{self.name}"
-
-    def egress_address(self, version: int) -> Address | None:
-        """The policy's egress IP of a family (4 or 6), or None."""
-        return next((address for address in self.addresses if address.version == version), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +88,15 @@ def _policy(data: Any, where: str) -> Policy:
     destinations = (
         None if root.get("destinations") is None else tuple(_items(root, "destinations", _destination, where))
     )
+    addresses = _items(root, "addresses", _address, where)
+    egress: dict[int, str] = {address.version: str(address) for address in addresses}
+    own: dict[int, str] = {address.version: str(proxy_source(policy_id, address.version)) for address in addresses}
+    namespace, name = _text(root.get("namespace"), f"{where}.namespace"), _text(root.get("name"), f"{where}.name")
     return Policy(
         id=policy_id,
-        namespace=_text(root.get("namespace"), f"{where}.namespace"),
-        name=_text(root.get("name"), f"{where}.name"),
-        addresses=tuple(_items(root, "addresses", _address, where)),
+        label=f"{namespace}/{name}",
+        egress=egress,
+        sources=own,
         destinations=destinations,
     )
 
@@ -148,7 +147,7 @@ def _integer(data: Any, low: int, high: int, where: str) -> int:
     return data
 
 
-def _address(data: Any, where: str) -> IPv4Address | IPv6Address:
+def _address(data: Any, where: str) -> Address:
     try:
         return ip_address(_text(data, where))
     except ValueError as error:

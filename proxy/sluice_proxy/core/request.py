@@ -76,7 +76,7 @@ def parse_request(data: bytes) -> tuple[Request, int] | None:
         request = Request(Kind.LOCAL, method, "", 0, target, minor, fields, _body(fields, minor))
     else:
         request = _absolute(method, target, minor, fields)
-    hosts = sum(name.lower() == b"host" for name, _ in fields)
+    hosts = len(values(fields, b"host"))
     if hosts > 1 or (hosts == 0 and minor == 1):
         raise malformed("bad-host-field", "A request has exactly one Host field.")
     return request, end
@@ -115,7 +115,8 @@ def parse_fields(data: bytes, start: int, end: int) -> Fields:
 
 def values(fields: Fields, name: bytes) -> list[bytes]:
     """Every value of a field; `name` is in lower case."""
-    return [value for key, value in fields if key.lower() == name]
+    size = len(name)
+    return [value for key, value in fields if len(key) == size and key.lower() == name]
 
 
 def _absolute(method: bytes, target: bytes, minor: int, fields: Fields) -> Request:

@@ -19,7 +19,7 @@ from _socket import (
     TCP_NODELAY,
     socket,
 )
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -68,7 +68,7 @@ class Dial:
     __slots__ = ("_addresses", "_attempts", "_done", "_error", "_loop", "_next", "_port", "_sources", "timer_tick")
 
     def __init__(
-        self, loop: Loop, *, sources: dict[int, str], addresses: Sequence[Address], port: int, done: Done
+        self, loop: Loop, *, sources: Mapping[int, str], addresses: Sequence[Address], port: int, done: Done
     ) -> None:
         """sources: the source address of each family (4, 6) that occurs in `addresses`, which must not be empty."""
         self._loop = loop

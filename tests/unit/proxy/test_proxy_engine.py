@@ -173,10 +173,10 @@ def test_a_fault_in_one_handler_is_reported_with_its_owner_and_the_loop_goes_on(
 def test_lines_are_written_whole_and_those_too_many_are_counted() -> None:
     read, write = os.pipe()
     os.set_blocking(read, False)
-    log = AccessLog(write, "json")
+    log = AccessLog(write, form="json", pool="p")
     lines = 0
     while log._size <= BACKLOG_MAX:
-        log.write("connection", 0.0, {"host": "a" * 900, "absent": None})
+        log.write("connection", 0.0, {"host": "a" * 900})
         lines += 1
     log.write("connection", 0.0, {"host": "dropped"})
     text = b""
@@ -190,13 +190,13 @@ def test_lines_are_written_whole_and_those_too_many_are_counted() -> None:
     os.close(write)
     entries = [json.loads(line) for line in text.splitlines()]
     assert len(entries) == lines + 1
-    assert entries[0] == {"time": "1970-01-01T00:00:00.000Z", "event": "connection", "host": "a" * 900}
+    assert entries[0] == {"time": "1970-01-01T00:00:00.000Z", "event": "connection", "pool": "p", "host": "a" * 900}
     assert entries[-1]["linesDropped"] == 1
 
 
 def test_a_log_whose_reader_is_gone_does_not_stop_the_proxy() -> None:
     read, write = os.pipe()
-    log = AccessLog(write, "text")
+    log = AccessLog(write, form="text", pool="p")
     os.close(read)
     log.write("connection", 0.0, {"detail": 'two "words"'})
     log.flush()
