@@ -59,6 +59,8 @@ def write(folder: Path, plan: Plan) -> None:
     authority = (
         _builder(authority_name, authority_name, authority_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(_usage(signs=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
     _write_pair(folder, "ca", authority, authority_key)
@@ -103,7 +105,14 @@ def _issue(
     if subject.group:
         attributes.insert(0, x509.NameAttribute(NameOID.ORGANIZATION_NAME, subject.group))
     usages = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
-    builder = _builder(x509.Name(attributes), issuer, key.public_key()).add_extension(usages, critical=False)
+    # what a strict verifier (RFC 5280; Python's default since 3.13) wants to find in every certificate
+    signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
+    builder = (
+        _builder(x509.Name(attributes), issuer, key.public_key())
+        .add_extension(usages, critical=False)
+        .add_extension(_usage(signs=False), critical=True)
+        .add_extension(signer, critical=False)
+    )
     alternatives: Sequence[x509.GeneralName] = [
         *map(x509.DNSName, subject.names),
         *map(x509.IPAddress, subject.addresses),
@@ -111,6 +120,20 @@ def _issue(
     if alternatives:
         builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
     return builder.sign(issuer_key, hashes.SHA256())
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _builder(name: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
