@@ -1,10 +1,13 @@
 """Conditions and their reasons: the words by which Sluice says how it is.
 
-Every reason has one documented meaning; docs/reasons.md is made from this module and nothing else.
+Every reason has one documented meaning; docs/reasons.md is made from this module and nothing else. Alerts and scripts
+compare reasons, so a reason never gets another meaning.
 Standard library only, no I/O.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class ConditionType(StrEnum):
@@ -14,6 +17,11 @@ class ConditionType(StrEnum):
     ASSIGNED = "Assigned"
     PROGRAMMED = "Programmed"
     READY = "Ready"
+
+    @property
+    def meaning(self) -> str:
+        """What status True says."""
+        return _TYPES[self]
 
 
 class Reason(StrEnum):
@@ -68,3 +76,61 @@ _MEANINGS = {
     Reason.KERNEL_ERROR: "The node's agent could not program the kernel; the message is the kernel's.",
     Reason.REMOVED: "Everything of Sluice was taken out of the node, as asked by an annotation.",
 }
+
+_TYPES = {
+    ConditionType.ACCEPTED: "The spec is valid and may be acted on.",
+    ConditionType.ASSIGNED: "The policy has an egress IP of every family it wants, and ports of it on every node.",
+    ConditionType.PROGRAMMED: "Every node concerned has acknowledged that its kernel does what the resource says.",
+    ConditionType.READY: "All of the above, and traffic can leave.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionReasons:
+    """The reasons that a condition of a kind may have: when its status is True, and otherwise."""
+
+    kind: str
+    type: ConditionType
+    good: tuple[Reason, ...]
+    bad: tuple[Reason, ...]
+
+
+_POOL_ACCEPTED = (Reason.PENDING, Reason.INVALID_SPEC, Reason.OVERLAPS_POOL)
+_POLICY_ACCEPTED = (Reason.PENDING, Reason.INVALID_SPEC, Reason.POOL_NOT_FOUND, Reason.NAMESPACE_NOT_ALLOWED)
+_ASSIGNED = (
+    Reason.PENDING,
+    Reason.POOL_EXHAUSTED,
+    Reason.ADDRESS_NOT_IN_POOL,
+    Reason.ADDRESS_IN_USE,
+    Reason.PORTS_EXHAUSTED,
+)
+
+CONDITIONS: Final = (
+    ConditionReasons("EgressPool", ConditionType.ACCEPTED, good=(Reason.ACCEPTED,), bad=_POOL_ACCEPTED),
+    ConditionReasons(
+        "EgressPool",
+        ConditionType.READY,
+        good=(Reason.READY,),
+        bad=(*_POOL_ACCEPTED, Reason.NO_GATEWAY_READY, Reason.IN_USE),
+    ),
+    ConditionReasons("EgressPolicy", ConditionType.ACCEPTED, good=(Reason.ACCEPTED,), bad=_POLICY_ACCEPTED),
+    ConditionReasons("EgressPolicy", ConditionType.ASSIGNED, good=(Reason.ASSIGNED,), bad=_ASSIGNED),
+    ConditionReasons(
+        "EgressPolicy",
+        ConditionType.PROGRAMMED,
+        good=(Reason.PROGRAMMED,),
+        bad=(Reason.PENDING, Reason.WAITING_FOR_NODES),
+    ),
+    ConditionReasons(
+        "EgressPolicy",
+        ConditionType.READY,
+        good=(Reason.READY, Reason.OVERRIDDEN),
+        bad=(*_POLICY_ACCEPTED, *_ASSIGNED[1:], Reason.WAITING_FOR_NODES, Reason.NO_GATEWAY_READY),
+    ),
+    ConditionReasons(
+        "EgressNode",
+        ConditionType.PROGRAMMED,
+        good=(Reason.PROGRAMMED,),
+        bad=(Reason.PENDING, Reason.KERNEL_ERROR, Reason.REMOVED),
+    ),
+)

@@ -56,6 +56,11 @@ def to(*cidrs: str, **rest: Any) -> Document:
     return policy(destinations=[{"cidrs": list(cidrs or ("203.0.113.0/24",)), **rest}])
 
 
+def allows(**expression: Any) -> Document:
+    """The spec of a pool whose namespaces are selected by one expression."""
+    return pool(namespaces={"matchExpressions": [expression]})
+
+
 def claim(address: str = "198.51.100.21", **spec: Any) -> Document:
     """The spec of an EgressIP."""
     return {"address": address, "pool": "partners", "policy": owner(), **spec}
@@ -114,6 +119,7 @@ GOOD = (
 ENTRY, SPLIT, HOST = "not an address, a range first-last or a CIDR", "mixes IPv4 and IPv6", "has host bits set"
 NEVER, LARGE = "cannot be an egress IP", "the CIDR is too large"
 ADDRESSES, EXCLUDE = "spec.addresses", "spec.exclude"
+KEYS, VALUES = "a misspelt key counts as none", "In and NotIn need values"
 NAME = "the name also names a Service"
 CLAIMED = "an EgressIP is named by its address"
 
@@ -148,6 +154,10 @@ BAD_POOLS = (
     Bad(POOL, "spec.namespaces", "to select everything write matchLabels: {}", pool(namespaces={})),
     Bad(POOL, "spec.namespaces", "a misspelt key counts as none", pool(namespaces={"matchLabel": {"a": "b"}})),
     Bad(POOL, "spec.namespaces.matchLabels.a", "63", pool(namespaces={"matchLabels": {"a": LONG}})),
+    Bad(POOL, "spec.namespaces.matchExpressions[0]", VALUES, allows(key="a", operator="In")),
+    Bad(POOL, "spec.namespaces.matchExpressions[0].key", "at least 1", allows(key="", operator="Exists")),
+    Bad(POOL, "spec.namespaces.matchExpressions[0].operator", "Unsupported value", allows(key="a", operator="in")),
+    Bad(POOL, "spec.namespaces.matchExpressions[0].values[0]", "63", allows(key="a", operator="In", values=[LONG])),
     Bad(POOL, "spec.gateways.replicas", "greater than or equal to 1", pool(gateways={"replicas": 0})),
     Bad(POOL, "spec.gateways.replicas", "less than or equal to 64", pool(gateways={"replicas": 65})),
     Bad(POOL, "spec.gateways.nodeSelector.a", "63", pool(gateways={"nodeSelector": {"a": LONG}})),
@@ -178,8 +188,8 @@ BAD_POOLS = (
     Bad(POOL, "", NAME, pool(), name="p" + "0" * 55),
 )  # fmt: skip
 
-KEYS, OUTSIDE = "a misspelt key counts as none", "an exception lies outside of every CIDR"
-SELECTOR, VALUES = "spec.podSelector", "In and NotIn need values"
+OUTSIDE = "an exception lies outside of every CIDR"
+SELECTOR = "spec.podSelector"
 
 
 def selects(**expression: Any) -> Document:

@@ -87,7 +87,7 @@ class Toleration(Model):
 
 
 Quantity = Annotated[
-    str,
+    int | str,
     WithJsonSchema(
         {
             "x-kubernetes-int-or-string": True,
