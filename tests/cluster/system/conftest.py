@@ -1,0 +1,40 @@
+"""One cluster with Sluice on it for all tests of this folder, with traffic pods on every node.
+
+SLUICE_PROXY_MODE and SLUICE_CNI choose the kind of cluster; SLUICE_KEEP=1 leaves it running for a look.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+from tests.cluster.system.world import World, kernel_state, populate
+
+from testbed.cluster import ClusterOptions, Cni, ProxyMode
+from testbed.system import running
+
+
+def say(text: str) -> None:
+    """Progress of the fixtures."""
+    print(f"\n==> {text}", flush=True)
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    """A cluster with Sluice, a pool, a policy and pods."""
+    options = ClusterOptions(
+        name="test",
+        proxy_mode=cast(ProxyMode, os.environ.get("SLUICE_PROXY_MODE", "nftables")),
+        cni=cast(Cni, os.environ.get("SLUICE_CNI", "ptp")),
+    )
+    with running(options, say=say, keep=os.environ.get("SLUICE_KEEP") == "1") as system:
+        clean = {node: kernel_state(system, node) for node in system.cluster.nodes}
+        say("installing Sluice")
+        system.install()
+        yield populate(system, clean)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Faults come after what needs everything healthy, and the uninstall last of all."""
+    last = {"test_system_faults": 1, "test_system_uninstall": 2}
+    items.sort(key=lambda item: last.get(item.path.stem, 0))
