@@ -279,9 +279,7 @@ class World:
             excluded=EXCLUDED,
             policies=self.policies,
             pods=addresses,
-            blocked_pods=frozenset(
-                pod_address(pod, v) for pod in self.blocked if pod[1] == node[1] for v in (4, 6)
-            ),
+            blocked_pods=frozenset(pod_address(pod, v) for pod in self.blocked if pod[1] == node[1] for v in (4, 6)),
             live_gateways={"partners": self.gateways if self.live is None else self.live},
             slices=tuple(self._slices()),
             proxy_endpoints={(node_address(g, v), 13128): g for g in self.gateways for v in (4, 6)},

@@ -3,6 +3,7 @@
 Every function here is called by name in a worker process; what must outlive a call is kept in `_KEPT`.
 """
 
+import errno
 import os
 import select
 import socket
@@ -151,14 +152,22 @@ def udp(target: Address, *, port: int = PORT, size: int = 4, timeout: float = 1)
     with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
         datagrams.settimeout(timeout)
         datagrams.connect((str(target), port))
-        datagrams.send(b"x" * size)
-        return _seen(datagrams.recv(65536).decode())
+        for _ in range(3):
+            datagrams.send(b"x" * size)
+            try:
+                return _seen(datagrams.recv(65536).decode())
+            except OSError as error:
+                if error.errno != errno.EMSGSIZE:  # the path is narrower than thought: once more, in fragments
+                    raise
+        raise TimeoutError
 
 
 def ping(target: Address, *, timeout: float = 1) -> bool:
     """One echo request; whether the reply came."""
     family, protocol, kind = (
-        (socket.AF_INET, socket.IPPROTO_ICMP, 8) if target.version == 4 else (socket.AF_INET6, socket.IPPROTO_ICMPV6, 128)
+        (socket.AF_INET, socket.IPPROTO_ICMP, 8)
+        if target.version == 4
+        else (socket.AF_INET6, socket.IPPROTO_ICMPV6, 128)
     )
     with socket.socket(family, socket.SOCK_RAW, protocol) as raw:
         raw.settimeout(timeout)

@@ -52,6 +52,7 @@ def chains(view: View) -> Iterator[Chain]:
         (
             'oifname "lo" accept',
             "meta l4proto { tcp, udp } th dport 53 accept",
+            f"meta l4proto tcp counter name {PROXY} reject with tcp reset",
             f"counter name {PROXY} reject",
         ),
     )

@@ -111,6 +111,7 @@ def egress_chains() -> Iterator[Chain]:
         (
             f"ether daddr set meta mark & {PEER:#x} map @macs meta mark set meta mark & {POLICY:#x} accept",
             f"ip daddr {PROBE_ADDRESS} udp dport {PROBE_PORT} ip ttl 255 accept",
+            "ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 drop",
             drop(UNADDRESSED),
         ),
         hook=f'type filter hook egress device "{TUNNEL_DEVICE}" priority 0',

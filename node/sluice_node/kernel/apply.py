@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
-from sluice_api.names import TUNNEL_DEVICE
 from sluice_node.core import diff, routing
 from sluice_node.core.desired import DesiredNode
 from sluice_node.core.flows import egress_ips
@@ -53,6 +52,7 @@ class Kernel:
         self._settings = Settings(sysctl_root, state / "settings.json")
         self._nft = Nft()
         self._watch = Watch(TABLE)
+        self._netlink = Netlink()
         self._conntrack = Conntrack()
         self._announcer = Announcer()
         self._rules: Ruleset | None = None
@@ -66,15 +66,14 @@ class Kernel:
         Raises KernelError; then the state is between the last and this one, and the next apply starts from what it
         finds.
         """
-        with Netlink() as netlink:
-            mtu = routing.tunnel_mtu(desired.tunnel_address, netlink.mtu(desired.uplinks[0]))
-            wanted = routing.plumbing(desired, mtu=mtu, ipv6=self._has_ipv6())
-            self._numbers = number_peers((peer.node for peer in desired.peers), self._numbers)
-            changes = self._prepare(netlink, wanted)
-            rules = self._load(ruleset(View(desired, self._numbers, mtu)))
-            changes += self._connect(netlink, wanted)
-            announced = self._announce(netlink, wanted)
-            changes += self._tidy(netlink, wanted)
+        mtu = routing.tunnel_mtu(desired.tunnel_address, self._netlink.link(desired.uplinks[0]).mtu)
+        wanted = routing.plumbing(desired, mtu=mtu, ipv6=self._has_ipv6())
+        self._numbers = number_peers((peer.node for peer in desired.peers), self._numbers)
+        changes = self._prepare(wanted)
+        rules = self._load(ruleset(View(desired, self._numbers, mtu)))
+        changes += self._connect(wanted)
+        announced = self._announce(wanted)
+        changes += self._tidy(wanted)
         self._plumbing = wanted
         cut = self._conntrack.clean(self._desired, desired)
         self._desired = desired
@@ -86,24 +85,22 @@ class Kernel:
         except FileNotFoundError:
             return False
 
-    def _prepare(self, netlink: Netlink, wanted: Plumbing) -> int:
+    def _prepare(self, wanted: Plumbing) -> int:
         """The tunnel, still down if it is new, its peers, and the rules that lead to it or nowhere."""
-        held = netlink.read()
+        held = self._netlink.read()
         count = 0
         if wanted.tunnel is not None and not _same_device(wanted.tunnel, held.tunnel):
-            index = netlink.index(TUNNEL_DEVICE)
-            netlink.make_tunnel(wanted.tunnel, held.tunnel)
-            if netlink.index(TUNNEL_DEVICE) != index:
+            if self._netlink.make_tunnel(wanted.tunnel, held.tunnel):
                 self._rules = None  # the egress hook went with the old device
-                held = netlink.read()
+                held = self._netlink.read()
             count += 1
         count += self._settings.hold(dict(wanted.settings))
         for stray in {(rule.version, rule.preference) for rule in held.rules - wanted.rules}:
-            netlink.clear_rules(*stray)
+            self._netlink.clear_rules(*stray)
             count += 1
-        missing = wanted.rules - netlink.read().rules if count else wanted.rules - held.rules
-        count += _each(missing, netlink.rule)
-        return count + _each(wanted.ends - held.ends, lambda item: netlink.end("replace", item))
+        missing = wanted.rules - self._netlink.read().rules if count else wanted.rules - held.rules
+        count += _each(missing, self._netlink.rule)
+        return count + _each(wanted.ends - held.ends, lambda item: self._netlink.end("replace", item))
 
     def _load(self, rules: Ruleset) -> int:
         """The rules, as a change of what is there or, when that is not known, in its place."""
@@ -116,31 +113,31 @@ class Kernel:
         self._rules = rules
         return len(text)
 
-    def _connect(self, netlink: Netlink, wanted: Plumbing) -> int:
+    def _connect(self, wanted: Plumbing) -> int:
         """The tunnel up, and what needs it up; then the answers for egress IPs."""
-        held = netlink.read()
+        held = self._netlink.read()
         count = 0
         if wanted.tunnel is not None and wanted.tunnel != held.tunnel:
-            netlink.raise_tunnel()
-            held = netlink.read()
+            self._netlink.raise_tunnel()
+            held = self._netlink.read()
             count += 1
-        count += _each(wanted.neighbours - held.neighbours, lambda item: netlink.neighbour("replace", item))
-        count += _each(wanted.routes - held.routes, lambda item: netlink.route("replace", item))
-        return count + _each(wanted.answers - held.answers, lambda item: netlink.answer("replace", item))
+        count += _each(wanted.neighbours - held.neighbours, lambda item: self._netlink.neighbour("replace", item))
+        count += _each(wanted.routes - held.routes, lambda item: self._netlink.route("replace", item))
+        return count + _each(wanted.answers - held.answers, lambda item: self._netlink.answer("replace", item))
 
-    def _announce(self, netlink: Netlink, wanted: Plumbing) -> int:
+    def _announce(self, wanted: Plumbing) -> int:
         for item in self._plumbing.answers - wanted.answers:
             self._announcer.stop(item.address)
         new = wanted.answers - self._plumbing.answers
-        return self._announcer.start((a.address, a.interface, netlink.mac(a.interface)) for a in new)
+        return self._announcer.start((a.address, a.interface, self._netlink.link(a.interface).mac) for a in new)
 
-    def _tidy(self, netlink: Netlink, wanted: Plumbing) -> int:
+    def _tidy(self, wanted: Plumbing) -> int:
         """Take away what is ours and no longer wanted."""
-        held = netlink.read()
-        count = _each(held.answers - wanted.answers, lambda item: netlink.answer("del", item))
-        count += _each(held.routes - wanted.routes, lambda item: netlink.route("del", item))
-        count += _each(held.ends - wanted.ends, lambda item: netlink.end("del", item))
-        return count + _each(held.neighbours - wanted.neighbours, lambda item: netlink.neighbour("del", item))
+        held = self._netlink.read()
+        count = _each(held.answers - wanted.answers, lambda item: self._netlink.answer("del", item))
+        count += _each(held.routes - wanted.routes, lambda item: self._netlink.route("del", item))
+        count += _each(held.ends - wanted.ends, lambda item: self._netlink.end("del", item))
+        return count + _each(held.neighbours - wanted.neighbours, lambda item: self._netlink.neighbour("del", item))
 
     def check(self) -> bool:
         """Whether everything of the last apply is still there; also repeats announcements that are due.
@@ -154,8 +151,7 @@ class Kernel:
         if self._watch.generations() != 0:
             self._rules = None
             return False
-        with Netlink() as netlink:
-            held = netlink.read()
+        held = self._netlink.read()
         settings = self._settings.held(path for path, _ in self._plumbing.settings)
         return replace(held, settings=settings) == self._plumbing
 
@@ -172,18 +168,17 @@ class Kernel:
         known = egress_ips(self._desired) if self._desired is not None else frozenset()
         self._nft.run(diff.removal(EMPTY))
         self._watch.generations()
-        with Netlink() as netlink:
-            self._tidy(netlink, Plumbing())
-            for rule in netlink.read().rules:
-                netlink.clear_rules(rule.version, rule.preference)
-            netlink.remove_tunnel()
+        self._tidy(Plumbing())
+        for rule in self._netlink.read().rules:
+            self._netlink.clear_rules(rule.version, rule.preference)
+        self._netlink.remove_tunnel()
         self._settings.hold({})
         self._conntrack.forget(known)
         self._rules, self._desired, self._plumbing = None, None, Plumbing()
 
     def close(self) -> None:
         """Let go of the sockets; what the kernel holds stays."""
-        for part in (self._nft, self._watch, self._conntrack, self._announcer):
+        for part in (self._nft, self._watch, self._netlink, self._conntrack, self._announcer):
             part.close()
 
 
