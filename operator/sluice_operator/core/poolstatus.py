@@ -11,7 +11,7 @@ from sluice_operator.core.gateway import proxy_url
 from sluice_operator.core.index import Index
 from sluice_operator.core.pools import ResolvedPool
 from sluice_operator.core.snapshot import EgressIP, FamilyCount, PolicyKey, PoolStatus, Settings
-from sluice_operator.core.status import Verdict, conditions, shown_reason
+from sluice_operator.core.status import Verdict, conditions
 from sluice_operator.core.words import count, names
 
 
@@ -34,12 +34,6 @@ def pool_status(resolved: ResolvedPool, index: Index, settings: Settings, *, pro
         policies=len(policies),
         proxy=proxy_url(pool, settings),
         proxy_port=proxy_port,
-        display={
-            "gateways": f"{len(gateways)}/{pool.gateways.replicas}",
-            "ipv4": f"{ipv4.assigned}/{ipv4.total}",
-            "ipv6": f"{ipv6.assigned}/{ipv6.total}",
-            "reason": shown_reason(ready),
-        },
         conditions=conditions(pool.status.conditions, (accepted, ready), generation=pool.generation, now=now),
     )
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from functools import cache
 
 from sluice_api.slices import all_slices
-
 from sluice_operator.core.snapshot import Slice
 
 
@@ -21,14 +20,16 @@ def blocks(size: int) -> tuple[tuple[int, int], ...]:
     return tuple((block.first, block.last) for block in all_slices(size))
 
 
-def assign(held: Iterable[Slice], nodes: Iterable[str], *, size: int) -> tuple[tuple[Slice, ...], tuple[str, ...]]:
+def assign(held: tuple[Slice, ...], nodes: Iterable[str], *, size: int) -> tuple[tuple[Slice, ...], tuple[str, ...]]:
     """Give every node one slice of an egress IP.
 
     `held` is what the egress IP's status says now, `size` the pool's ports per slice. Returns the slices in port order
     and the nodes, in name order, for which no slice is left.
     """
-    wanted = set(nodes)
-    valid = set(blocks(size))
+    wanted = frozenset(nodes)
+    if _complete(held, wanted, size=size):
+        return held, ()
+    valid = _valid(size)
     taken: dict[tuple[int, int], str] = {}
     served: set[str] = set()
     for entry in held:
@@ -36,12 +37,24 @@ def assign(held: Iterable[Slice], nodes: Iterable[str], *, size: int) -> tuple[t
         if block in valid and block not in taken and entry.node in wanted and entry.node not in served:
             taken[block] = entry.node
             served.add(entry.node)
-    if len(served) == len(wanted):
-        return _in_port_order(taken), ()
     free = (block for block in blocks(size) if block not in taken)
     unserved = sorted(wanted - served)
     given = {block: node for node, block in zip(unserved, free, strict=False)}
     return _in_port_order(taken | given), tuple(unserved[len(given) :])
+
+
+@cache
+def _valid(size: int) -> frozenset[tuple[int, int]]:
+    return frozenset(blocks(size))
+
+
+def _complete(held: tuple[Slice, ...], nodes: frozenset[str], *, size: int) -> bool:
+    """Whether nothing is to be done, which is nearly always so: decided without a loop in Python."""
+    if len(held) != len(nodes) or not held:
+        return not held and not nodes
+    names, firsts, lasts = zip(*held, strict=True)
+    given = set(zip(firsts, lasts, strict=True))
+    return nodes == set(names) and len(given) == len(held) and given <= _valid(size) and firsts == tuple(sorted(firsts))
 
 
 def _in_port_order(taken: dict[tuple[int, int], str]) -> tuple[Slice, ...]:

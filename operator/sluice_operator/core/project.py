@@ -9,6 +9,7 @@ Invariants:
 
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
+from sys import intern
 from typing import Any
 
 from sluice_api.names import ANNOTATION_REMOVE, LABEL_POOL
@@ -194,7 +195,6 @@ def _pool_status(status: Document) -> PoolStatus:
         policies=_number(status.get("policies")),
         proxy=str(status.get("proxy") or ""),
         proxy_port=port if isinstance(port, int) and 0 < port < 65536 else None,
-        display=_display(status),
         conditions=_conditions(status),
     )
 
@@ -210,7 +210,6 @@ def _policy_status(status: Document) -> PolicyStatus:
         pods=_number(status.get("pods")),
         nodes_concerned=_number(nodes.get("concerned")),
         nodes_programmed=_number(nodes.get("programmed")),
-        display=_display(status),
         conditions=_conditions(status),
     )
 
@@ -229,10 +228,6 @@ def _conditions(status: Document) -> tuple[Condition, ...]:
     )
 
 
-def _display(status: Document) -> dict[str, str]:
-    return {str(name): str(text) for name, text in _mapping(status.get("display")).items()}
-
-
 def _family_count(value: object) -> FamilyCount:
     count = _mapping(value)
     return FamilyCount(*(_number(count.get(name)) for name in ("total", "assigned", "free")))
@@ -243,7 +238,7 @@ def _slice(value: object) -> Slice | None:
     first, _, last = str(entry.get("ports", "")).partition("-")
     if not (first.isdecimal() and last.isdecimal()):
         return None
-    return Slice(node=str(entry.get("node", "")), first=int(first), last=int(last))
+    return Slice(node=intern(str(entry.get("node", ""))), first=int(first), last=int(last))
 
 
 def _address(value: object) -> Address | None:

@@ -7,6 +7,7 @@ for ever.
 from typing import Any
 
 from sluice_api.names import API_VERSION, LABEL_POLICY_NAME, LABEL_POLICY_NAMESPACE, LABEL_POOL
+from sluice_api.reasons import ConditionType, Reason
 from sluice_operator.core.actions import Claim
 from sluice_operator.core.snapshot import Condition, FamilyCount, PolicyStatus, PoolStatus, Slice
 
@@ -51,7 +52,11 @@ def policy_status(status: PolicyStatus) -> Document:
         "addresses": [str(address) for address in status.addresses],
         "pods": status.pods,
         "nodes": {"concerned": status.nodes_concerned, "programmed": status.nodes_programmed},
-        "display": dict(status.display),
+        "display": {
+            "addresses": ",".join(map(str, status.addresses)),
+            "nodes": f"{status.nodes_programmed}/{status.nodes_concerned}",
+            "reason": _shown_reason(status.conditions),
+        },
         "conditions": [_condition(condition) for condition in status.conditions],
     }
 
@@ -70,9 +75,20 @@ def pool_status(status: PoolStatus) -> Document:
         "policies": status.policies,
         "proxy": status.proxy or None,
         "proxyPort": status.proxy_port,
-        "display": dict(status.display),
+        "display": {
+            "gateways": f"{status.gateways_ready}/{status.gateways_desired}",
+            "ipv4": f"{status.ipv4.assigned}/{status.ipv4.total}",
+            "ipv6": f"{status.ipv6.assigned}/{status.ipv6.total}",
+            "reason": _shown_reason(status.conditions),
+        },
         "conditions": [_condition(condition) for condition in status.conditions],
     }
+
+
+def _shown_reason(conditions: tuple[Condition, ...]) -> str:
+    """The REASON column of kubectl: that of Ready, empty when there is nothing to say."""
+    reason = next((entry.reason for entry in conditions if entry.type == ConditionType.READY), "")
+    return "" if reason == Reason.READY else reason
 
 
 def _condition(condition: Condition) -> Document:

@@ -98,7 +98,7 @@ class FamilyCount:
 
 @dataclass(frozen=True, slots=True)
 class PoolStatus:
-    """`status` of an EgressPool, as observed or as desired; `display` is what kubectl shows in columns."""
+    """`status` of an EgressPool, as observed or as desired."""
 
     observed_generation: int = 0
     ipv4: FamilyCount = FamilyCount()
@@ -109,7 +109,6 @@ class PoolStatus:
     policies: int = 0
     proxy: str = ""
     proxy_port: int | None = None
-    display: Mapping[str, str] = field(default_factory=dict)
     conditions: tuple[Condition, ...] = ()
 
 
@@ -143,7 +142,6 @@ class PolicyStatus:
     pods: int = 0
     nodes_concerned: int = 0
     nodes_programmed: int = 0
-    display: Mapping[str, str] = field(default_factory=dict)
     conditions: tuple[Condition, ...] = ()
 
 
@@ -174,9 +172,8 @@ class Namespace:
     labels: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """Ports first..last of an egress IP, which `node` alone may use."""
+class Slice(NamedTuple):
+    """Ports first..last of an egress IP, which `node` alone may use. A tuple: there is one a node and egress IP."""
 
     node: str
     first: int

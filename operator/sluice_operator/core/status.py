@@ -59,11 +59,6 @@ def conditions(
     return tuple(merged)
 
 
-def shown_reason(ready: Verdict) -> str:
-    """The REASON column: empty when there is nothing to say."""
-    return "" if ready.reason == Reason.READY else str(ready.reason)
-
-
 @dataclass(frozen=True, slots=True)
 class PolicyFacts:
     """What the rest of the plan found out about one policy."""
@@ -100,7 +95,6 @@ def policy_status(policy: Policy, facts: PolicyFacts, index: Index, *, now: str)
     waiting = _waiting(policy, revision, index)
     programmed = _programmed(facts, index, waiting)
     concerned = {name for name, report in reports if report.pods} | set(waiting)
-    done = len(concerned - set(waiting))
     ready = _ready(policy, (accepted, assigned, programmed), index, reports)
     return PolicyStatus(
         observed_generation=policy.generation,
@@ -109,12 +103,7 @@ def policy_status(policy: Policy, facts: PolicyFacts, index: Index, *, now: str)
         addresses=facts.addresses,
         pods=sum(report.pods for _, report in reports),
         nodes_concerned=len(concerned),
-        nodes_programmed=done,
-        display={
-            "addresses": ",".join(map(str, facts.addresses)),
-            "nodes": f"{done}/{len(concerned)}",
-            "reason": shown_reason(ready),
-        },
+        nodes_programmed=len(concerned.difference(waiting)),
         conditions=conditions(
             old.conditions, (accepted, assigned, programmed, ready), generation=policy.generation, now=now
         ),
