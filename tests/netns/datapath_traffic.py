@@ -190,9 +190,9 @@ def ping(target: Address, *, timeout: float = 1) -> bool:
         return False
 
 
-def open_flow(name: str, target: Address) -> tuple[Address, int]:
+def open_flow(name: str, target: Address, port: int = PORT) -> tuple[Address, int]:
     """A connection that stays open under a name."""
-    connection = _connect(target, port=PORT, source=None, uid=0, timeout=2)
+    connection = _connect(target, port=port, source=None, uid=0, timeout=2)
     _KEPT[name] = connection
     return use_flow(name)
 

@@ -3,7 +3,7 @@
 A slice is a power-of-two aligned block of ports, so its owner is one exact lookup of (egress IP, top bits of the
 port). The width of those bits is the slice size's, so there is one set of chains and maps per size in use, found by
 the egress IP. ICMP has no ports: an echo is known by its identifier, which NAT draws from the same range, an error by
-the header it carries (RFC 792, RFC 4443), which must be IPv4 without options or IPv6 without extensions.
+the header it carries (RFC 792, RFC 4443), which must be IPv4 without options, or IPv6 without extensions but for a fragment header.
 
 Invariants: pure; no state in the kernel is needed to send a reply to its owner.
 """
@@ -29,6 +29,8 @@ _REQUEST: Final = {4: "icmp type echo-request", 6: "icmpv6 type echo-request"}
 _REPLY: Final = {4: "icmp type echo-reply", 6: "icmpv6 type echo-reply"}
 _INNER_PORTS: Final = {4: "@th,64,8 0x45 @th,136,8 { 6, 17 }", 6: "@th,112,8 { 6, 17 }"}
 _INNER_ECHO: Final = {4: "@th,64,8 0x45 @th,136,8 1", 6: "@th,112,8 58"}
+_INNER_FRAGMENT: Final = "@th,112,8 44 @th,384,8 { 6, 17 } @th,400,13 0"
+"""The first fragment of a packet: only IPv6 puts a header of 8 bytes between (RFC 8200, section 4.5)."""
 _INNER_HEADER_END: Final = {4: 224, 6: 384}
 """Bits from the start of an ICMP error to the transport header inside: 8 bytes, then 20 or 40."""
 
@@ -114,6 +116,8 @@ def _reply_rules(size: int) -> Iterator[str]:
         yield f"{_REPLY[v]} {found.format(field=f'@th,32,{width}')}"
         yield f"{_ERRORS[v]} {_INNER_PORTS[v]} {found.format(field=f'@th,{end},{width}')}"
         yield f"{_ERRORS[v]} {_INNER_ECHO[v]} {found.format(field=f'@th,{end + 32},{width}')}"
+        if v == 6:
+            yield f"{_ERRORS[v]} {_INNER_FRAGMENT} {found.format(field=f'@th,{end + 64},{width}')}"
     yield "goto deliver"
 
 
