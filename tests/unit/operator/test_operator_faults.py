@@ -13,7 +13,7 @@ import pytest
 from tests.unit.operator.operator_fakes import Crash, FakeOperator, World, interleaving, settle
 from tests.unit.operator.operator_scenarios import SCENARIOS, Step
 
-SEEDS = 25
+SEEDS = 10
 
 
 async def _undisturbed(steps: tuple[Step, ...]) -> World:
