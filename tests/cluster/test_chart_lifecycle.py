@@ -7,10 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from testbed import binaries
-from testbed.cluster import ClusterOptions, open_cluster
-from testbed.images.build import build
-from testbed.system import NAMESPACE, RELEASE, System, policy, pool, wait_for
+from testbed.cluster import ClusterOptions
+from testbed.system import NAMESPACE, RELEASE, System, policy, pool, running, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -28,16 +26,8 @@ NAMESPACED = (
 @pytest.fixture(scope="module")
 def system() -> Iterator[System]:
     """A cluster with the images on its nodes; nothing installed."""
-    binaries.ensure()
-    cluster = open_cluster(ClusterOptions(name="chart", nodes=2))
-    archives = build(targets=("operator", "agent", "proxy"))
-    try:
-        cluster.up()
-        started = System(cluster)
-        started.load_images(archives)
+    with running(ClusterOptions(name="chart", nodes=2), say=print) as started:
         yield started
-    finally:
-        cluster.down()
 
 
 def names(system: System, kinds: str, *where: str) -> set[str]:
