@@ -22,14 +22,17 @@ def rules(*entries: dict[str, str]) -> dict[str, Any]:
 
 
 class Model(BaseModel):
-    """A part of a spec or a status; unknown fields are refused, as kubectl does."""
+    """A part of a spec or a status; unknown fields are refused, as kubectl does.
+
+    The programs read what the API server has without these models, and tolerantly: an older program must live with the
+    objects of a newer one.
+    """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
 Label = Annotated[str, Field(max_length=63)]
 LabelKey = Annotated[str, Field(max_length=317)]
-Text = Annotated[str, Field(max_length=253)]
 
 
 class Requirement(Model):
@@ -83,7 +86,7 @@ class Condition(Model):
     type: str = Field(max_length=64, description="Accepted, Assigned, Programmed or Ready.")
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
     reason: str = Field(min_length=1, max_length=64, description="One word for why; docs/reasons.md lists them all.")
-    message: str = Field(default="", max_length=4096, description="What is wrong, with what, and what to do.")
+    message: str = Field(default="", max_length=32768, description="What is wrong, with what, and what to do.")
     last_transition_time: str = Field(
         alias="lastTransitionTime", description="When status last changed.", json_schema_extra={"format": "date-time"}
     )
