@@ -42,7 +42,8 @@ def kernel_counters() -> Mapping[str, int]:
 
 
 def kernel_remove() -> None:
-    _KEPT["kernel"].remove()
+    if "kernel" in _KEPT:
+        _KEPT["kernel"].remove()
 
 
 def kernel_forget() -> None:

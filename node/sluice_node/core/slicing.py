@@ -3,7 +3,8 @@
 A slice is a power-of-two aligned block of ports, so its owner is one exact lookup of (egress IP, top bits of the
 port). The width of those bits is the slice size's, so there is one set of chains and maps per size in use, found by
 the egress IP. ICMP has no ports: an echo is known by its identifier, which NAT draws from the same range, an error by
-the header it carries (RFC 792, RFC 4443), which must be IPv4 without options, or IPv6 without extensions but for a fragment header.
+the header it carries (RFC 792, RFC 4443), which must be IPv4 without options, or IPv6 without extension headers but for
+the fragment's.
 
 Invariants: pure; no state in the kernel is needed to send a reply to its owner.
 """

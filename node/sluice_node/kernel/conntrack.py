@@ -1,7 +1,9 @@
 """Connection tracking through ctnetlink: find connections by an address of theirs, and delete stale ones.
 
-Invariants: the kernel filters (CTA_FILTER, Linux 5.8), so that a busy table is not copied to find a few entries; an
-entry is deleted by its own tuple and id, so that never another one goes.
+For few IPv4 addresses the kernel filters (CTA_FILTER, Linux 5.8), so that a busy table is not copied to find some
+entries. Its IPv6 filter is of no use: ctnetlink_filter_match_tuple compares the wrong way round and gives all others
+(seen up to Linux 6.18). Invariants: what the kernel gives is checked again here; an entry is deleted by its own tuple
+and id, so that never another one goes.
 """
 
 import socket
@@ -13,7 +15,17 @@ from typing import Final
 
 from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.flows import Flow, Judge, suspects
-from sluice_node.kernel.raw import ACK, DUMP, NESTED, NETLINK_NETFILTER, REQUEST, RawNetlink, attribute, attributes
+from sluice_node.kernel.raw import (
+    ACK,
+    DUMP,
+    NESTED,
+    NETLINK_NETFILTER,
+    REQUEST,
+    RawNetlink,
+    attribute,
+    attributes,
+    number,
+)
 
 _GENERIC: Final = struct.Struct("!BBH")
 _GET, _DELETE = (1 << 8) | 1, (1 << 8) | 2
@@ -42,30 +54,31 @@ class Conntrack:
         """Delete the connections that the step from `old` to `new` made stale; gives how many."""
         sources, gone = suspects(old, new)
         judge = Judge(new, former=gone)
-        found: dict[bytes, Entry] = {}
-        if len(sources) + len(gone) > _FEW:
-            found = {entry.name: entry for entry in self._entries(4)} | {e.name: e for e in self._entries(6)}
-        else:
-            for address in sources:
-                found |= {entry.name: entry for entry in self._entries(address.version, source=address)}
-            for address in gone:
-                found |= {entry.name: entry for entry in self._entries(address.version, seen=address)}
-        return sum(self._delete(entry) for entry in found.values() if judge.is_stale(entry.flow))
+        stale = [entry for entry in self._involving(sources, gone) if judge.is_stale(entry.flow)]
+        return sum(self._delete(entry) for entry in stale)
 
     def forget(self, addresses: frozenset[Address]) -> int:
         """Delete every connection whose far end sees one of the addresses; gives how many."""
-        entries = (entry for address in addresses for entry in list(self._entries(address.version, seen=address)))
-        return sum(self._delete(entry) for entry in entries)
+        return sum(self._delete(entry) for entry in list(self._involving(frozenset(), addresses)))
 
-    def _entries(self, version: int, *, source: Address | None = None, seen: Address | None = None) -> Iterator[Entry]:
-        family = socket.AF_INET if version == 4 else socket.AF_INET6
-        body = b""
-        if source is not None:
-            body = _filter(_ORIGINAL, source, kind=1 if version == 4 else 3, flag=_FILTER_SOURCE)
-        elif seen is not None:
-            body = _filter(_REPLY, seen, kind=2 if version == 4 else 4, flag=_FILTER_DESTINATION)
-        request = _GENERIC.pack(family, 0, 0) + body
-        for message in self._netlink.ask(_GET, flags=REQUEST | DUMP, body=request):
+    def _involving(self, sources: frozenset[Address], seen: frozenset[Address]) -> Iterator[Entry]:
+        """Connections that one of `sources` opened, or whose far end sees one of `seen`."""
+        for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
+            from_these = [address for address in sources if address.version == version]
+            as_these = [address for address in seen if address.version == version]
+            if version == 4 and len(from_these) + len(as_these) <= _FEW:
+                requests = [_filter(_ORIGINAL, a, flag=_FILTER_SOURCE) for a in from_these]
+                requests += [_filter(_REPLY, a, flag=_FILTER_DESTINATION) for a in as_these]
+            else:
+                requests = [b""] if from_these or as_these else []
+            for request in requests:
+                for entry in self._entries(family, request):
+                    if entry.flow.source in sources or entry.flow.seen in seen:
+                        yield entry
+
+    def _entries(self, family: int, request: bytes) -> Iterator[Entry]:
+        body = _GENERIC.pack(family, 0, 0) + request
+        for message in self._netlink.ask(_GET, flags=REQUEST | DUMP, body=body):
             entry = _entry(message[_GENERIC.size :], family=family)
             if entry is not None:
                 yield entry
@@ -82,10 +95,12 @@ class Conntrack:
         self._netlink.close()
 
 
-def _filter(which: int, address: Address, *, kind: int, flag: int) -> bytes:
-    ip = attribute(_IP | NESTED, attribute(kind, address.packed))
-    flags = attribute(1, struct.pack("=I", flag if which == _ORIGINAL else 0))
-    flags += attribute(2, struct.pack("=I", flag if which == _REPLY else 0))
+def _filter(which: int, address: Address, *, flag: int) -> bytes:
+    """What makes the kernel dump only connections with this IPv4 address as source or destination of a tuple."""
+    ip = attribute(_IP | NESTED, attribute(flag, address.packed))
+    flags = attribute(1, number(flag if which == _ORIGINAL else 0)) + attribute(
+        2, number(flag if which == _REPLY else 0)
+    )
     return attribute(which | NESTED, ip) + attribute(_FILTER | NESTED, flags)
 
 
