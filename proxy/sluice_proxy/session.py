@@ -5,7 +5,7 @@ address dialled; nothing reaches a server before the decision, and no byte of th
 stands; every phase has a deadline; what is refused is answered and then closed, never reused.
 """
 
-from _socket import SHUT_WR, SO_KEEPALIVE, SOL_SOCKET, socket
+from _socket import IPPROTO_TCP, SHUT_WR, SO_KEEPALIVE, SOL_SOCKET, TCP_KEEPIDLE, socket
 from enum import StrEnum
 from typing import Final
 
@@ -30,6 +30,7 @@ HEAD_SECONDS: Final = 10.0
 RESOLVE_SECONDS: Final = 10.0
 CONNECT_SECONDS: Final = 10.0
 IDLE_SECONDS: Final = 3600.0
+KEEPALIVE_SECONDS: Final = 60
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 1 << 20
 SO_MARK: Final = 36
@@ -243,6 +244,7 @@ class Session:
         self._phase = Phase.OPEN
         self._deadline = loop.now + IDLE_SECONDS
         server.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
+        server.setsockopt(IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_SECONDS)
         request, first, self._buffer = self._request, self._buffer, b""
         plumbing = self._context.plumbing
         if request is not None and request.kind is Kind.FORWARD:

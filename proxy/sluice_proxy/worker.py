@@ -4,8 +4,10 @@ Invariants: a worker has its own share of the port (SO_REUSEPORT) and shares not
 its last snapshot until it gets a newer one; when the supervisor is gone, it drains.
 """
 
+import errno
 import gc
 from _socket import (
+    AF_INET,
     AF_INET6,
     IPPROTO_IPV6,
     IPPROTO_TCP,
@@ -40,10 +42,16 @@ _HEADROOM: Final = 64
 
 def listen(port: int) -> socket:
     """A listener on every address of both families; several of them share the port."""
-    sock = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+    try:
+        sock = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+        sock.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 0)
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT:
+            raise
+        # A kernel that was started without IPv6.
+        sock = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
     sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
     sock.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
-    sock.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 0)
     # Accepted sockets inherit these, which saves the calls for each of them.
     sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
     sock.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
@@ -52,7 +60,7 @@ def listen(port: int) -> socket:
     sock.setsockopt(IPPROTO_TCP, TCP_KEEPCNT, 4)
     # A connection is handed over with its first bytes: one wakeup less, and silent ones cost the kernel's memory only.
     sock.setsockopt(IPPROTO_TCP, TCP_DEFER_ACCEPT, 5)
-    sock.bind(("::", port))
+    sock.bind(("", port))
     sock.listen(4096)
     return sock
 
@@ -104,7 +112,7 @@ class Worker:
                 # Out of descriptors or memory: what waits in the queue is served when there is room again.
                 self._pause()
                 return
-            sock = socket(AF_INET6, SOCK_STREAM, 0, fd)
+            sock = socket(listener.family, SOCK_STREAM, 0, fd)
             sock.setblocking(False)
             session = Session(self._context, sock, (peer[0], peer[1]))
             self._context.sessions.add(session)

@@ -2,6 +2,7 @@
 
 Who a client is comes from a packet mark, as on a gateway: an nft rule marks connections to the proxy by the client's
 source address (127.0.0.N has policy id N, 127.0.0.1 none), and the kernel gives the mark to the accepted socket.
+203.0.113.99 never answers.
 """
 
 import ctypes
@@ -31,6 +32,7 @@ table inet marks {
     tcp dport 13128 ip saddr 127.0.0.5 meta mark set 5
     tcp dport 13128 ip saddr 127.0.0.6 meta mark set 6
     tcp dport 13128 ip saddr 127.0.0.9 meta mark set 9
+    ip daddr 203.0.113.99 drop
   }
 }
 """
@@ -146,6 +148,7 @@ class ProxyBed:
                 "address add 198.51.100.80/32 dev lo",
                 f"address add {SERVER_V6}/128 dev lo",
                 "address add 203.0.113.80/32 dev lo",
+                "route add 203.0.113.99/32 dev lo",
                 "route add local 240.0.0.0/18 dev lo",
                 "route add local 100:0:0:1::/64 dev lo",
             ):
@@ -180,7 +183,19 @@ class ProxyBed:
 
     def program(self) -> list[str]:
         """The command line that every proxy here begins with."""
-        program = [sys.executable, "-m", "sluice_proxy.main", "--pool", "partners", "--listen-port", str(PORT)]
+        # No capability at all, like the container.
+        program = [
+            "setpriv",
+            "--bounding-set=-all",
+            "--inh-caps=-all",
+            sys.executable,
+            "-m",
+            "sluice_proxy.main",
+            "--pool",
+            "partners",
+            "--listen-port",
+            str(PORT),
+        ]
         return [*program, "--agent-socket", str(self.agent.path)]
 
     def start(self, *arguments: str, resolv_conf: str | None = None, wait: bool = True, workers: int = 1) -> None:

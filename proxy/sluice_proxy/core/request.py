@@ -18,11 +18,14 @@ FIELDS_MAX = 100
 CHUNKED = -1
 """The value of Request.body for a chunked body; any other value is its length in bytes."""
 
-_END = b"\r\n\r\n"
+_EOL = b"\r\n"
+_END = _EOL + _EOL
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-# Control characters, and line ends that are not CRLF. A CR at the very end may still become CRLF with the next piece.
-_ILLEGAL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
-_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])\r\n")
+_LEGAL = bytes([0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0x100)])
+"""Octets that a head may hold at all: everything but control characters."""
+# Methods are short: the longest registered one has 16 letters, and it goes into the log.
+_METHOD = _TOKEN[:-1] + rb"{1,32}"
+_LINE = re.compile(rb"(" + _METHOD + rb") ([\x21-\x7e]+) HTTP/1\.([01])\r\n")
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\r\n]*)\r\n")
 _FIELDS = re.compile(rb"(?:" + _TOKEN + rb":[^\r\n]*\r\n)*\r\n")
 _ABSOLUTE = re.compile(rb"http://([^/?#]+)((?:/[^#]*)?)((?:\?[^#]*)?)", re.IGNORECASE)
@@ -90,7 +93,10 @@ def find_end(data: bytes, limit: int) -> int | None:
     """
     found = data.find(_END, 0, limit)
     end = found + len(_END) if found >= 0 else min(len(data), limit)
-    if _ILLEGAL.search(data[:end]):
+    head = data[:end]
+    lines = head.count(_EOL)
+    # A CR at the very end may still become CRLF with the next piece.
+    if head.translate(None, _LEGAL) or head.count(b"\n") != lines or head.count(b"\r") != lines + head.endswith(b"\r"):
         raise malformed("bad-line-end", "The head holds a control character, or a line end other than CRLF.")
     if found >= 0:
         return end
@@ -156,6 +162,6 @@ def _body(fields: Fields, minor: int) -> int:
 
 def _bad_line(data: bytes) -> RefusedError:
     line = data[: data.find(b"\r\n")]
-    if re.fullmatch(_TOKEN + rb" [\x21-\x7e]+ HTTP/[0-9]\.[0-9]", line):
+    if re.fullmatch(_METHOD + rb" [\x21-\x7e]+ HTTP/[0-9]\.[0-9]", line):
         return malformed("version", "This proxy speaks HTTP/1.1 and, for CONNECT, HTTP/1.0.", 505)
     return malformed("bad-request-line", "The request line is not `METHOD target HTTP/1.1`.")

@@ -106,6 +106,7 @@ HOST = b"Host: a.test"
         (head(b"G@T http://a.test/ HTTP/1.1", HOST), "bad-request-line"),
         (head(b"GET http://a.test/\xff HTTP/1.1", HOST), "bad-request-line"),
         (head(b"GET http://a.test/ http/1.1", HOST), "bad-request-line"),
+        (head(b"M" * 33 + b" http://a.test/ HTTP/1.1", HOST), "bad-request-line"),
         (head(b"PRI * HTTP/2.0", HOST), "version"),
         (head(b"GET http://a.test/ HTTP/1.2", HOST), "version"),
         (head(b"GET http://a.test/ HTTP/1.0"), "version"),
