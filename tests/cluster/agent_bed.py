@@ -3,6 +3,8 @@
 import asyncio
 import json
 import socket
+import time
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from http.client import HTTPConnection
@@ -10,7 +12,7 @@ from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import Any
 
-from sluice_api.names import API_VERSION, GROUP, VERSION
+from sluice_api.names import API_VERSION, EGRESS_IPS, EGRESS_NODES, GROUP, POLICIES, POOLS, VERSION
 from sluice_node.agent.agent import Agent, Settings
 from sluice_node.agent.kube_client import KubeClient
 from sluice_node.agent.kube_config import from_kubeconfig
@@ -165,6 +167,24 @@ class Bed:
         answer = self.api.request("DELETE", path, {"kind": "DeleteOptions", "gracePeriodSeconds": 0})
         assert answer.status in (200, 404), answer.body
 
+    def clear(self) -> None:
+        """Delete every object of Sluice, and every pod."""
+        kinds = [f"{SLUICE}/{plural}" for plural in (POLICIES, EGRESS_IPS, POOLS, EGRESS_NODES)]
+        for collection in (*kinds, "/api/v1/pods"):
+            root, plural = collection.rsplit("/", 1)
+            for item in self._listed(collection):
+                namespace = item["metadata"].get("namespace")
+                where = f"{root}/namespaces/{namespace}/{plural}" if namespace else collection
+                self.delete(f"{where}/{item['metadata']['name']}")
+
+    def _listed(self, collection: str) -> list[dict[str, Any]]:
+        deadline = time.monotonic() + 20
+        while (answer := self.api.request("GET", collection)).status != 200:
+            # An API server that has just come back does not serve every kind at once.
+            assert time.monotonic() < deadline, answer.body
+            time.sleep(0.1)
+        return list(answer.body["items"])
+
     def reported(self) -> dict[str, Any]:
         """The status of this node's EgressNode, empty when there is none."""
         answer = self.api.request("GET", f"{SLUICE}/egressnodes/{NODE}")
@@ -178,8 +198,6 @@ class Bed:
     def delete_behind_its_back(self, key: str) -> None:
         """Delete from etcd what /registry/<key> holds: a change that no watch will ever tell."""
         connection = HTTPConnection("127.0.0.1", self.api._etcd_port, timeout=10)
-        from base64 import b64encode
-
         body = json.dumps({"key": b64encode(f"/registry/{key}".encode()).decode()})
         connection.request("POST", "/v3/kv/deleterange", body)
         assert json.loads(connection.getresponse().read()).get("deleted") == "1"

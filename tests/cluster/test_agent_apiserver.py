@@ -32,13 +32,7 @@ def _bed(api: ApiServer, tmp_path: Path) -> Iterator[Bed]:
     bed = Bed(api, tmp_path)
     bed.prepare()
     yield bed
-    for collection in ("egresspolicies", "egressips", "egresspools", "egressnodes"):
-        for item in api.request("GET", f"{SLUICE}/{collection}").body["items"]:
-            namespace = item["metadata"].get("namespace")
-            where = f"{SLUICE}/namespaces/{namespace}/{collection}" if namespace else f"{SLUICE}/{collection}"
-            bed.delete(f"{where}/{item['metadata']['name']}")
-    for item in api.request("GET", "/api/v1/pods").body["items"]:
-        bed.delete(f"/api/v1/namespaces/{item['metadata']['namespace']}/pods/{item['metadata']['name']}")
+    bed.clear()
 
 
 def serve_billing(bed: Bed) -> int:
@@ -94,7 +88,7 @@ async def test_an_outage_changes_nothing_and_afterwards_changes_arrive(bed: Bed)
         await asyncio.to_thread(bed.api.start)
         assert len(bed.kernel.applied) == applies
         await asyncio.to_thread(bed.pod, "billing-2", "10.1.0.6", labels={"app": "billing"})
-        await until(lambda: len(bed.kernel.holds.pods) == 2, "a change after the outage arrives")
+        await until(lambda: len(bed.kernel.holds.pods) == 2, "a change after the outage arrives", seconds=40)
         assert agent.state.missing() == []
 
 
@@ -105,7 +99,7 @@ async def test_what_was_deleted_while_nobody_watched_is_forgotten(bed: Bed) -> N
         await asyncio.to_thread(bed.api.stop)
         await asyncio.to_thread(bed.delete_behind_its_back, "pods/default/billing-1")
         await asyncio.to_thread(bed.api.start)
-        await until(lambda: not bed.kernel.holds.pods, "the pod is forgotten", seconds=30)
+        await until(lambda: not bed.kernel.holds.pods, "the pod is forgotten", seconds=40)
 
 
 async def test_a_malformed_claim_changes_nothing(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:

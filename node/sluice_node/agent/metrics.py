@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
@@ -29,6 +36,8 @@ class Metrics:
     """A registry of its own, so that a test can have several."""
 
     def __init__(self) -> None:
+        # When a counter was made is no figure of ours, and would double the number of series.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._apply = Histogram(
             "sluice_agent_apply_seconds", "Time to program a change", buckets=_BUCKETS, registry=self._registry

@@ -7,15 +7,18 @@ while there is no tunnel device nobody is judged.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Final, Protocol
 
 from sluice_node.core.desired import Peer
 from sluice_node.core.frames import Echo
-from sluice_node.core.liveness import INTERVAL, Liveness, Sight
+from sluice_node.core.liveness import DEAD_AFTER, INTERVAL, Liveness, Sight
 from sluice_node.kernel.errors import KernelError
 
 log = logging.getLogger(__name__)
+
+_NAMES: Final = 5
+"""How many gateways one log line names."""
 
 
 class ProbeSocket(Protocol):
@@ -95,7 +98,7 @@ class Prober:
             return
         self._judge_settled()
         if died:
-            log.warning("no echo from gateway %s: it is dead", ", ".join(sorted(self._nodes[mac] for mac in died)))
+            log.warning("gateway %s is dead: no echo of %d probes", self._named(died), DEAD_AFTER)
             self._changed()
 
     def _readable(self) -> None:
@@ -109,11 +112,15 @@ class Prober:
         for echo in self._socket.received() if self._socket else ():
             rtt = max(0, time.monotonic_ns() - echo.sent) / 1e9
             if self._liveness.hear(echo.mac, sequence=echo.sequence, rtt=rtt):
-                revived.append(self._nodes[echo.mac])
+                revived.append(echo.mac)
         if revived:
-            log.info("gateway %s answers: it is alive", ", ".join(sorted(revived)))
+            log.info("gateway %s is alive: it answers probes", self._named(revived))
             self._judge_settled()
             self._changed()
+
+    def _named(self, macs: Collection[str]) -> str:
+        names = sorted(self._nodes[mac] for mac in macs)
+        return ", ".join(names[:_NAMES]) + (f" and {len(names) - _NAMES} more" if len(names) > _NAMES else "")
 
     def _judge_settled(self) -> None:
         if self._liveness.settled:

@@ -43,9 +43,9 @@ class Reflector(Generic[_T]):
         self.restarts = 0
         self._client = client
         self._resource = resource
-        self._backoff = Backoff(first=0.5, most=30.0)
+        self._backoff = Backoff(first=0.5, most=10.0)
         self._version: str | None = None
-        self._complaint: str | None = None
+        self._trouble = False
 
     async def run(self) -> None:
         """Never returns; cancel it."""
@@ -136,14 +136,15 @@ class Reflector(Generic[_T]):
         await asyncio.sleep(_ABSENT_KIND)
 
     def _complain(self, error: KubeError | MalformedError) -> None:
-        if self._complaint != str(error):
-            self._complaint = str(error)
-            again = "a new list" if self._version is None else "going on where it stopped"
-            log.warning(
-                "watching %s: %s; what is known stays in force, %s follows", self._resource.plural, error, again
-            )
+        """Once an outage, whatever else it turns into."""
+        if self._trouble:
+            log.debug("watching %s: %s", self._resource.plural, error)
+            return
+        self._trouble = True
+        follows = "a new list follows" if self._version is None else "it goes on where it stopped"
+        log.warning("watching %s: %s; what is known stays in force, %s", self._resource.plural, error, follows)
 
     def _recovered(self) -> None:
-        if self._complaint is not None:
+        if self._trouble:
+            self._trouble = False
             log.info("watching %s again", self._resource.plural)
-            self._complaint = None
