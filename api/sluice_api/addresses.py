@@ -6,7 +6,8 @@ Rules:
   address, which is the subnet-router anycast address (RFC 4291, section 2.6.1; prefix /126 and shorter). A range and an
   address are taken literally, and so is a CIDR in spec.exclude: it takes all of its addresses away.
 - Only unicast addresses that can be routed somewhere are egress IPs.
-- Entries of one pool do not overlap: an address written twice is more likely a mistake than meant.
+- Entries of one pool do not overlap, the network and broadcast address of a CIDR included: an address written twice is
+  more likely a mistake than meant.
 
 Standard library only, no I/O. Addresses are `ipaddress` objects.
 """
@@ -123,10 +124,11 @@ class PoolAddresses:
         nothing, more than MAX_ADDRESSES addresses, or none at all.
         """
         wanted = _entries("spec.addresses", addresses)
+        extents = _entries("spec.addresses", addresses, literal=True)
         without = _entries("spec.exclude", exclude, literal=True)
-        _refuse_overlaps(wanted)
+        _refuse_overlaps(extents)
         for entry in without:
-            if not any(e.version == entry.version and e.first <= entry.last and entry.first <= e.last for e in wanted):  # type: ignore[operator]
+            if not any(_meet(entry, extent) for extent in extents):
                 raise AddressError(f"spec.exclude: {entry.text!r} is not in spec.addresses: remove it or correct it")
         pool = cls(_subtract(wanted, without, 4), _subtract(wanted, without, 6))
         size = pool.count(4) + pool.count(6)
@@ -174,10 +176,14 @@ def _entries(field: str, texts: Sequence[str], *, literal: bool = False) -> list
     return entries
 
 
+def _meet(one: AddressRange, other: AddressRange) -> bool:
+    return one.version == other.version and int(one.first) <= int(other.last) and int(other.first) <= int(one.last)
+
+
 def _refuse_overlaps(entries: Iterable[AddressRange]) -> None:
     ordered = sorted(entries, key=lambda e: (e.version, int(e.first)))
     for before, after in pairwise(ordered):
-        if before.version == after.version and int(after.first) <= int(before.last):
+        if _meet(before, after):
             raise AddressError(
                 f"spec.addresses: {before.text!r} and {after.text!r} overlap at {after.first}: write each address once"
             )

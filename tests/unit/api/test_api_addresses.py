@@ -6,6 +6,7 @@ from itertools import islice
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from tests.cluster.api_table import BAD_POOLS, GOOD, POOL, Bad, Good
 
 from sluice_api.addresses import (
     MAX_ADDRESSES,
@@ -18,6 +19,11 @@ from sluice_api.addresses import (
     parse_entry,
 )
 
+ADDRESS_CASES = [
+    case
+    for case in BAD_POOLS
+    if case.field.startswith(("spec.addresses", "spec.exclude")) and case.message != "64" and case.spec.get("addresses")
+]
 V4, V6 = int(IPv4Address("198.18.0.0")), int(IPv6Address("2001:db8::"))
 SPACE = 32
 """Generated entries lie within this many addresses, so that they meet often and brute force is quick."""
@@ -70,12 +76,12 @@ def test_the_network_and_broadcast_address_of_a_network_are_never_given(text: st
 
 @given(st.lists(entries(), min_size=1, max_size=6), st.lists(entries(), max_size=4))
 def test_a_pool_has_what_is_listed_less_what_is_excluded_each_address_once(listed: list[str], minus: list[str]) -> None:
-    wanted = [spelled_out(text) for text in listed]
+    extents = [spelled_out(text, literal=True) for text in listed]
     without = [spelled_out(text, literal=True) for text in minus]
-    everything, gone = set[Address]().union(*wanted), set[Address]().union(*without)
-    left = everything - gone
-    overlapping = sum(map(len, wanted)) > len(everything)
-    pointless = any(not exclusion & everything for exclusion in without)
+    covered = set[Address]().union(*extents)
+    left = set[Address]().union(*map(spelled_out, listed)) - set[Address]().union(*without)
+    overlapping = sum(map(len, extents)) > len(covered)
+    pointless = any(not exclusion & covered for exclusion in without)
     if overlapping or pointless or not left:
         with pytest.raises(AddressError):
             PoolAddresses.parse(listed, minus)
@@ -195,6 +201,18 @@ def test_a_pool_that_cannot_be_meant_is_refused_naming_field_and_remedy(
     with pytest.raises(AddressError) as caught:
         PoolAddresses.parse(addresses, exclude)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("case", [case for case in GOOD if case.kind == POOL], ids=lambda case: str(case.spec)[:60])
+def test_the_operator_takes_the_addresses_that_the_api_server_takes(case: Good) -> None:
+    pool = PoolAddresses.parse(case.spec["addresses"], case.spec.get("exclude", ()))
+    assert pool.count(4) + pool.count(6)
+
+
+@pytest.mark.parametrize("case", ADDRESS_CASES, ids=lambda case: str(case.spec)[:60])
+def test_the_operator_refuses_the_addresses_that_the_api_server_refuses(case: Bad) -> None:
+    with pytest.raises(AddressError):
+        PoolAddresses.parse(case.spec["addresses"], case.spec.get("exclude", ()))
 
 
 def test_the_largest_pool_is_walked_without_being_written_out() -> None:
