@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, ip_address
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from sluice_api.addresses import object_name
 from sluice_operator.core.allocate import Allocator, Allotment
@@ -130,8 +130,9 @@ class AllocatorMachine(RuleBasedStateMachine):
             assert allotment.used or allotment.new or allotment.refusals
 
 
-AllocatorMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
-TestAllocator = AllocatorMachine.TestCase
+def test_no_history_gives_an_address_twice_or_loses_one() -> None:
+    limits = settings(max_examples=30, stateful_step_count=20, deadline=None)
+    run_state_machine_as_test(AllocatorMachine, settings=limits)  # type: ignore[no-untyped-call]
 
 
 def test_an_address_that_a_status_remembers_is_restored_before_anyone_gets_the_lowest_free_one() -> None:
