@@ -1,5 +1,6 @@
 """An API server with Sluice's CRDs, operator processes against it, and agents that the test plays."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from testbed.apiserver import ApiServer
+from testbed.binaries import HELM, program_path
 
 Document = dict[str, Any]
 ROOT = Path(__file__).parents[2]
@@ -28,7 +32,8 @@ class OperatorProcess:
         argv = [sys.executable, "-m", "sluice_operator", "run", "--gateway-image", "sluice/proxy:test"]
         argv += ["--identity", identity, "--namespace", NAMESPACE, "--metrics-port", "0"]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log, env=bed.environment, start_new_session=True)
+            environment = bed.environment("sluice-operator")
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log, env=environment, start_new_session=True)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal and wait for the end."""
@@ -47,7 +52,6 @@ class OperatorBed:
 
     def __init__(self, server: ApiServer) -> None:
         self.server = server
-        self.environment = {**os.environ, "KUBECONFIG": str(server.kubeconfig)}
         self._operators: list[OperatorProcess] = []
 
     def prepare(self) -> None:
@@ -55,6 +59,27 @@ class OperatorBed:
         self.kubectl("apply", "-f", str(ROOT / "crds"))
         self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         self.kubectl("create", "namespace", NAMESPACE)
+        for template, account in (("operator/rbac.yaml", "sluice-operator"), ("uninstall.yaml", "sluice-uninstall")):
+            self._permit(template, account)
+
+    def _permit(self, template: str, account: str) -> None:
+        """Give a service account what the chart gives it, no more, and make a kubeconfig of its token."""
+        helm = str(program_path(HELM, "helm"))
+        command = [helm, "template", "sluice", "charts/sluice", "-n", NAMESPACE, "-s", f"templates/{template}"]
+        text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        documents = [document for document in yaml.safe_load_all(text) if document and document["kind"] != "Job"]
+        self.server.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(documents))
+        token = self.kubectl("-n", NAMESPACE, "create", "token", account).strip()
+        kubeconfig = json.loads(self.server.kubeconfig.read_text())
+        kubeconfig["users"][0]["user"] = {"token": token}
+        self._kubeconfig(account).write_text(json.dumps(kubeconfig))
+
+    def _kubeconfig(self, account: str) -> Path:
+        return self.server.kubeconfig.parent / f"kubeconfig-{account}"
+
+    def environment(self, account: str) -> dict[str, str]:
+        """The environment of a process that is this service account."""
+        return {**os.environ, "KUBECONFIG": str(self._kubeconfig(account))}
 
     def kubectl(self, *arguments: str) -> str:
         """Run kubectl as the administrator; its output."""
@@ -68,11 +93,19 @@ class OperatorBed:
         self._operators.append(started)
         return started
 
-    def close(self) -> None:
-        """End every replica that this bed started; pytest shows what they logged when a test fails."""
+    def clean(self) -> None:
+        """End every replica and remove what a test made; pytest shows what they logged when the test fails."""
         for operator in self._operators:
             operator.kill()
             print(f"--- replica {operator.identity}\n{operator.log.read_text()}")
+            operator.log.unlink()
+        self._operators.clear()
+        for name in self.items("egresspools"):
+            self.merge(f"{GROUP}/egresspools/{name}", {"metadata": {"finalizers": None}})
+        ours = "egresspools,egresspolicies,egressips,egressnodes"
+        self.kubectl("delete", ours, "--all", "--all-namespaces", "--wait=false")
+        self.kubectl("-n", NAMESPACE, "delete", "deploy,svc,pdb,lease,cm", "--all", "--wait=false")
+        self.kubectl("delete", "node", "--all", "--wait=false")
 
     def call(self, method: str, path: str, body: Document | None = None, *, content: str = JSON) -> Document:
         """One request; an error is an AssertionError."""
@@ -165,8 +198,5 @@ def operator_bed() -> Iterator[OperatorBed]:
     """A bed that is gone when the block ends."""
     with ApiServer() as server:
         bed = OperatorBed(server)
-        try:
-            bed.prepare()
-            yield bed
-        finally:
-            bed.close()
+        bed.prepare()
+        yield bed
