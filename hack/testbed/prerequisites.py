@@ -38,6 +38,7 @@ LOCAL = (
     Package("procps", "sysctl"),
     Package("conntrack", "conntrack"),
     Package("ethtool", "ethtool"),
+    Package("e2fsprogs", "mkfs.ext4"),
     Package("gcc", "gcc"),
     Package("libc6-dev", "/usr/include/stdlib.h"),
 )

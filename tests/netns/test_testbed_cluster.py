@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from testbed.cluster import ClusterError, ClusterOptions
+from testbed.local import disk
 from testbed.local.backend import LocalCluster
 from testbed.local.process import Cgroup
 
@@ -35,6 +36,7 @@ class Traces:
     mounts: tuple[str, ...]
     namespaces: tuple[str, ...]
     links: tuple[str, ...]
+    disks: tuple[str, ...]
     files: tuple[str, ...]
 
 
@@ -54,11 +56,12 @@ def traces(name: str) -> Traces:
         ),
         namespaces=tuple(p.name for p in netns.glob(f"sluice.{name}.*")),
         links=tuple(p.name for p in Path("/sys/class/net").glob(f"sl-{name}")),
+        disks=tuple(disk.in_use(folder)),
         files=tuple(str(p) for p in folder.glob("*")),
     )
 
 
-NOTHING = Traces((), (), (), (), (), ())
+NOTHING = Traces((), (), (), (), (), (), ())
 
 
 def eventually(condition: Callable[[], bool], what: str, seconds: float = 40) -> None:
@@ -180,7 +183,8 @@ def test_a_partition_parts_two_hosts_and_no_other_until_healed(cluster: LocalClu
     assert (reaches(cluster, "n1", "n2"), reaches(cluster, "n2", "n1")) == (False, False)
     assert (reaches(cluster, "n1", "outside"), reaches(cluster, "cp", "n1")) == (True, True)
     cluster.heal("n1", "n2")
-    assert reaches(cluster, "n1", "n2")
+    # the kernel asks for a neighbour that did not answer once a second
+    eventually(lambda: reaches(cluster, "n1", "n2"), "the hosts reach each other again")
 
 
 def test_a_partition_of_hosts_with_a_router_between_is_refused(cluster: LocalCluster) -> None:
@@ -215,6 +219,7 @@ def test_components_restart_and_a_stopped_api_server_stays_away_until_started(cl
 
 def test_power_off_leaves_nothing_of_the_node_and_boot_starts_with_a_fresh_network(cluster: LocalCluster) -> None:
     cluster.host("n2").run(["nft", "add", "table", "inet", "left-by-a-test"])
+    cluster.host("n2").run(["touch", "/var/lib/written-before"])
     cluster.host("n2").run(["ip", "route", "add", "192.0.2.128/25", "dev", "eth0", "table", "7777"])
     cluster.power_off("n2")
     assert cluster.status()["n2"] == {"node": "off"}
@@ -226,6 +231,7 @@ def test_power_off_leaves_nothing_of_the_node_and_boot_starts_with_a_fresh_netwo
 
     cluster.boot("n2")
     assert ready(cluster, "n2") == "True"
+    cluster.host("n2").run(["test", "-e", "/var/lib/written-before"])
     assert "left-by-a-test" not in cluster.host("n2").run(["nft", "list", "tables"]).stdout
     assert cluster.host("n2").run(["ip", "route", "show", "table", "7777"], check=False).stdout == ""
     cluster.kubectl("rollout", "status", "daemonset/everywhere", "--timeout=60s")
@@ -233,7 +239,7 @@ def test_power_off_leaves_nothing_of_the_node_and_boot_starts_with_a_fresh_netwo
 
 def test_down_leaves_nothing_and_is_harmless_when_repeated(cluster: LocalCluster) -> None:
     before = traces(SHARED)
-    assert all((before.processes, before.cgroups, before.namespaces, before.links, before.files))
+    assert all((before.processes, before.cgroups, before.namespaces, before.links, before.disks, before.files))
     cluster.pause("n1")  # frozen processes cannot die: `down` must see to it
     cluster.down()
     assert traces(SHARED) == NOTHING

@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from testbed import binaries
 from testbed.cluster import Address, ClusterError, ClusterOptions
-from testbed.local import config, dns, pki
+from testbed.local import config, disk, dns, pki
+from testbed.local.api import Api
 from testbed.local.host import LocalHost, LocalNode
 from testbed.local.images import pause_program, system_images
 from testbed.local.network import NAMESPACES, Network, free_link, remove_all
@@ -144,6 +143,7 @@ class LocalCluster:
             cgroup.kill()
             cgroup.remove()
         remove_all(name, plan.link_device)
+        disk.wait_released(self.state.folder)
         self.state.remove(keep_logs=keep_logs)
 
     # -- parts of `up`
@@ -183,7 +183,8 @@ class LocalCluster:
     def _power_on(self, node: str) -> None:
         """PID 1 and containerd."""
         host = self.node(node)
-        Cgroup(host.cgroup.path).create()
+        host.cgroup.create()
+        disk.make(self.state.node(node))
         folders = [str(binaries.folder(g)) for g in (binaries.KUBERNETES, binaries.CONTAINERD)]
         root = ["sh", str(NODE_ROOT), str(self.state.node(node)), node, *folders, str(pause_program())]
         # nsenter and not `ip netns exec`, which covers /sys and with it the cgroups
@@ -201,22 +202,22 @@ class LocalCluster:
         if result.returncode:
             raise ClusterError(f"importing {archive.name} on {node} failed: {result.stderr.strip()}")
 
+    def _api(self) -> Api:
+        return Api(str(self.plan.link_addresses[1].ip), self.state.folder / config.PKI)
+
     def _wait_for_api(self) -> None:
-        def ready() -> bool:
-            return self.kubectl("get", "--raw=/readyz", check=False).strip() == "ok"
-
         log = self.state.log(CONTROL_PLANE, "kube-apiserver")
-        wait_until(ready, seconds=READY_SECONDS, what="the API server", log=log)
+        wait_until(self._api().ready, seconds=READY_SECONDS, what="the API server", log=log)
 
-    def _wait_for_nodes(self, nodes: Iterable[str]) -> None:
-        waiting = set(nodes)
-
-        def ready() -> bool:
-            listed = json.loads(self.kubectl("get", "nodes", "--output=json", check=False) or '{"items": []}')
-            waiting.difference_update([n["metadata"]["name"] for n in listed["items"] if _is_ready(n)])
-            return not waiting
-
-        wait_until(ready, seconds=READY_SECONDS, what=f"nodes {sorted(waiting)} to be Ready", log=self.state.logs)
+    def _wait_for_nodes(self, nodes: Iterable[str], *, after: float = 0) -> None:
+        """Ready, by a heartbeat later than the Unix time `after`: what a dead kubelet said may still stand."""
+        wanted, api = set(nodes), self._api()
+        wait_until(
+            lambda: wanted <= api.ready_nodes(after=after),
+            seconds=READY_SECONDS,
+            what=f"{', '.join(sorted(wanted))} to be Ready",
+            log=self.state.logs,
+        )
 
     def _wait_for_dns(self) -> None:
         self.kubectl(
@@ -269,6 +270,7 @@ class LocalCluster:
         host.cgroup.kill()
         host.cgroup.remove()
         network.remove_host(plan.host(node))
+        disk.wait_released(self.state.node(node))
 
     def boot(self, node: str) -> None:
         """Power on again; waits until the node is Ready."""
@@ -282,17 +284,7 @@ class LocalCluster:
         self._power_on(node)
         self.start("kubelet", node)
         self.start("kube-proxy", node)
-        self._wait_for_boot(node, booted)
-
-    def _wait_for_boot(self, node: str, booted: float) -> None:
-        """Ready, by a heartbeat of the new kubelet: what the old one said may still stand."""
-
-        def ready() -> bool:
-            text = self.kubectl("get", "node", node, "--output=json", check=False)
-            return bool(text) and _is_ready(json.loads(text), after=booted)
-
-        log = self.state.log(node, "kubelet")
-        wait_until(ready, seconds=READY_SECONDS, what=f"node {node} to be Ready", log=log)
+        self._wait_for_nodes([node], after=booted)
 
     def pause(self, node: str) -> None:
         """Freeze every process of the node; its kernel goes on forwarding."""
@@ -361,12 +353,3 @@ class LocalCluster:
 def _literal(address: Address) -> str:
     """An address as it stands in a URL."""
     return f"[{address}]" if address.version == 6 else str(address)
-
-
-def _is_ready(node: dict[str, Any], *, after: float = 0) -> bool:
-    """Does a Node say Ready, with a heartbeat later than the Unix time `after`?"""
-    for condition in node["status"].get("conditions", ()):
-        if condition["type"] == "Ready" and condition["status"] == "True":
-            beat = datetime.fromisoformat(condition["lastHeartbeatTime"]).timestamp()
-            return beat >= after
-    return False

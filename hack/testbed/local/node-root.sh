@@ -7,9 +7,13 @@ set -eu
 folder=$1 name=$2 kubernetes=$3 containerd=$4 pause=$5
 
 mount --make-rprivate /
-mkdir -p "$folder/root" "$folder/etc" "$folder/etc-work" "$folder/var" "$folder/opt/cni/bin"
-mount --bind "$folder/root" "$folder/root"
-cd "$folder/root"
+# The node's disk. Nothing on it outlives the cluster, so it is never flushed; gone with the last process of the node.
+mount -o loop,nobarrier,noatime "$folder/disk.img" "$folder/disk" ||
+  echo "no loop devices here: the node's disk is a folder of the machine's" >&2
+disk=$folder/disk
+mkdir -p "$disk/root" "$disk/var" "$disk/opt/cni/bin" "$folder/etc-work"
+mount --bind "$disk/root" "$disk/root"
+cd "$disk/root"
 mkdir -p usr etc var opt tmp run dev proc sys root mnt old testbed/kubernetes testbed/containerd
 for entry in bin sbin lib lib32 lib64 libx32; do
   if [ -L "/$entry" ]; then
@@ -21,8 +25,8 @@ for entry in bin sbin lib lib32 lib64 libx32; do
 done
 mount --bind -o ro /usr usr
 mount -t overlay -o "lowerdir=/etc,upperdir=$folder/etc,workdir=$folder/etc-work" overlay etc
-mount --bind "$folder/var" var
-mount --bind "$folder/opt" opt
+mount --bind "$disk/var" var
+mount --bind "$disk/opt" opt
 mount -t tmpfs -o mode=1777 tmpfs tmp
 mount -t tmpfs -o mode=755 tmpfs run
 mount --rbind /dev dev

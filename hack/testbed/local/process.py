@@ -21,7 +21,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 # cgroup v1: processes are kept track of in one hierarchy and frozen by another
 V1_JOINED = ("pids", "freezer")
 V2_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids")
-POLL = 0.02
+POLL = 0.05
 
 
 def run(

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from testbed import binaries, prerequisites
 from testbed.cluster import ClusterError, ClusterOptions, chosen_backend
 from testbed.local import network, oci, pki
+from testbed.local.api import is_ready
 from testbed.local.plan import Plan
 from testbed.local.process import Cgroup, Process, parse_status, run, wait_until
 from testbed.local.state import State
@@ -181,3 +182,15 @@ def test_a_partition_is_both_ways_and_healing_names_the_same_pair() -> None:
     pair = '"n1" . "n2", "n2" . "n1"'
     assert pair in network.partition_rules("n1", "n2")
     assert pair in network.heal_rules("n1", "n2")
+
+
+def node(status: str, beat: str) -> dict[str, object]:
+    return {"status": {"conditions": [{"type": "Ready", "status": status, "lastHeartbeatTime": beat}]}}
+
+
+def test_a_node_is_ready_only_by_a_heartbeat_later_than_asked_for() -> None:
+    beat = "1970-01-01T00:01:40Z"
+    assert is_ready(node("True", beat), after=100)
+    assert not is_ready(node("True", beat), after=101)
+    assert not is_ready(node("False", beat))
+    assert not is_ready({"status": {}})
