@@ -24,6 +24,7 @@ class WorkerConfig:
     pool: str
     proxying: bool
     max_connections: int
+    idle_seconds: float
     drain_seconds: float
     log_format: str
 

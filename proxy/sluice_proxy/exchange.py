@@ -15,7 +15,7 @@ from .core.refusal import ProxyError, Refusal, RefusedError
 from .core.request import Request
 from .engine.flow import AGAIN, BUFFER, DONE, UNLIMITED, Flow, Plumbing
 from .engine.loop import ERROR, HANGUP, OUT, READABLE, Loop
-from .tunnel import reset
+from .tunnel import keep_alive, reset
 
 _READS_AT_ONCE: Final = 8
 _TERMINATED: Final = Refusal(
@@ -31,7 +31,6 @@ class Exchange:
     """
 
     __slots__ = (
-        "_active",
         "_body",
         "_client",
         "_closed",
@@ -48,6 +47,7 @@ class Exchange:
         "_server",
         "_status",
         "sent",
+        "touched",
     )
 
     def __init__(
@@ -59,17 +59,15 @@ class Exchange:
         server: socket,
         request: Request,
         name: bytes,
-        active: Callable[[], None],
         closed: Callable[[str, Refusal | None], None],
     ) -> None:
-        """name: the proxy's pseudonym for Via; active: called whenever something happened on either side."""
+        """name: the proxy's pseudonym for Via."""
         self._loop = loop
         self._plumbing = plumbing
         self._client = client
         self._server = server
         self._method = request.method
         self._name = name
-        self._active = active
         self._closed = closed
         self._body = body_of(request.body)
         self._out = forward_head(request, name)
@@ -80,6 +78,8 @@ class Exchange:
         self._received = 0
         self._status = 0
         self.sent = 0
+        self.touched = loop.now
+        """When something last happened on either side (the loop's clock)."""
         loop.handlers[client.fileno()] = self._on_client
         loop.handlers[server.fileno()] = self._on_server
 
@@ -91,6 +91,10 @@ class Exchange:
     def start(self, first: bytes) -> None:
         """Begin; `first` came from the client together with its request's head."""
         self._guard(lambda: self._begin(first))
+
+    def keep_alive(self) -> None:
+        """Have the kernel find out when the server is gone."""
+        keep_alive(self._server)
 
     def cut(self, why: str) -> None:
         """End at once, visibly to both sides."""
@@ -104,7 +108,7 @@ class Exchange:
         self._receive()
 
     def _on_client(self, events: int) -> None:
-        self._active()
+        self.touched = self._loop.now
         if events & (ERROR | HANGUP):
             self.cut("reset")
             return
@@ -114,7 +118,7 @@ class Exchange:
             self._guard(self._receive)
 
     def _on_server(self, events: int) -> None:
-        self._active()
+        self.touched = self._loop.now
         if events & OUT and self._out:
             self._guard(self._send)
         if events & READABLE and not (self._down is not None and self._down.blocked):

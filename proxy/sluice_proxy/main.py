@@ -1,6 +1,7 @@
 """The program `sluice-proxy`: reads its command line, raises the limit of open files, runs the supervisor."""
 
 import argparse
+import math
 import os
 import resource
 import sys
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pool=options.pool,
         proxying=not options.no_proxy,
         max_connections=min(options.max_connections or most, most),
+        idle_seconds=options.idle_seconds,
         drain_seconds=options.drain_seconds,
         log_format=options.log_format,
     )
@@ -49,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pool", required=True, help="the EgressPool whose policies this proxy serves")
     parser.add_argument("--listen-port", required=True, type=int, help="port on every address of the node")
     parser.add_argument("--no-proxy", action="store_true", help="answer only /healthz and /readyz")
-    parser.add_argument("--agent-socket", default=AGENT_SOCKET, help="unix socket of the node's agent (%(default)s)")
+    parser.add_argument(
+        "--agent-socket", default=AGENT_SOCKET, help="unix socket of the node's agent (default: %(default)s)"
+    )
     parser.add_argument(
         "--workers", type=_positive, default=len(os.sched_getaffinity(0)), help="processes (one per core: %(default)s)"
     )
@@ -61,20 +65,35 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--drain-seconds",
-        type=float,
+        type=_seconds,
         default=30.0,
-        help="after SIGTERM, how long open connections may go on (%(default)s)",
+        help="after SIGTERM, how long open connections may go on (default: %(default)s)",
     )
     parser.add_argument(
-        "--log-format", choices=("json", "text"), default="json", help="of the access log (%(default)s)"
+        "--idle-seconds",
+        type=_seconds,
+        default=3600.0,
+        help="end connections silent for so long (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log-format", choices=("json", "text"), default="json", help="of the access log (default: %(default)s)"
     )
     return parser
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 upward")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
     return number
 
 

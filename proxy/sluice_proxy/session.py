@@ -5,7 +5,7 @@ address dialled; nothing reaches a server before the decision, and no byte of th
 stands; every phase has a deadline; what is refused is answered and then closed, never reused.
 """
 
-from _socket import IPPROTO_TCP, SHUT_WR, SO_KEEPALIVE, SOL_SOCKET, TCP_KEEPIDLE, socket
+from _socket import SHUT_WR, SOL_SOCKET, socket
 from enum import StrEnum
 from typing import Final
 
@@ -29,8 +29,6 @@ from .tunnel import Tunnel
 HEAD_SECONDS: Final = 10.0
 RESOLVE_SECONDS: Final = 10.0
 CONNECT_SECONDS: Final = 10.0
-IDLE_SECONDS: Final = 3600.0
-KEEPALIVE_SECONDS: Final = 60
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 1 << 20
 SO_MARK: Final = 36
@@ -97,12 +95,15 @@ class Session:
         """Read at once: the kernel hands over a connection when its first bytes are there (TCP_DEFER_ACCEPT)."""
         loop = self._context.loop
         loop.watch(self._sock.fileno(), self._on_head)
-        loop.arm(self, HEAD_SECONDS)
+        loop.arm(self, min(HEAD_SECONDS, self._context.config.idle_seconds))
         self._on_head(READABLE)
 
     def on_timer(self) -> None:
         """The wheel's call: most deadlines have moved meanwhile."""
         loop = self._context.loop
+        if self._relay is not None:
+            self._relay.keep_alive()
+            self._deadline = self._relay.touched + self._context.config.idle_seconds
         if loop.now < self._deadline:
             loop.arm(self, self._deadline - loop.now)
         elif self._phase is Phase.HEAD:
@@ -242,9 +243,6 @@ class Session:
             return
         self._connected = loop.now
         self._phase = Phase.OPEN
-        self._deadline = loop.now + IDLE_SECONDS
-        server.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
-        server.setsockopt(IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_SECONDS)
         request, first, self._buffer = self._request, self._buffer, b""
         plumbing = self._context.plumbing
         if request is not None and request.kind is Kind.FORWARD:
@@ -255,23 +253,17 @@ class Session:
                 server=server,
                 request=request,
                 name=self._context.name,
-                active=self._on_activity,
                 closed=self._on_exchanged,
             )
             exchange.start(first)
             return
-        tunnel = self._relay = Tunnel(
-            loop, plumbing, client=self._sock, server=server, active=self._on_activity, closed=self._on_tunnel_closed
-        )
+        tunnel = self._relay = Tunnel(loop, plumbing, client=self._sock, server=server, closed=self._on_tunnel_closed)
         try:
             self._sock.send(ESTABLISHED)
         except OSError:
             tunnel.cut("client-closed")
             return
         tunnel.start(first)
-
-    def _on_activity(self) -> None:
-        self._deadline = self._context.loop.now + IDLE_SECONDS
 
     def _on_tunnel_closed(self, reason: str) -> None:
         self._log("allowed", reason, 200)

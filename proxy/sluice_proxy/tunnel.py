@@ -5,13 +5,14 @@ of one side becomes a reset of the other; nothing is sent to the server before t
 """
 
 import struct
-from _socket import SHUT_WR, SO_LINGER, SOL_SOCKET, socket
+from _socket import IPPROTO_TCP, SHUT_WR, SO_KEEPALIVE, SO_LINGER, SOL_SOCKET, TCP_KEEPIDLE, socket
 from collections.abc import Callable
 from typing import Final
 
 from .engine.flow import AGAIN, DONE, Flow, Plumbing
 from .engine.loop import ERROR, IN, OUT, READABLE, Loop
 
+_KEEPALIVE_SECONDS: Final = 60
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
@@ -23,10 +24,16 @@ def reset(loop: Loop, sock: socket) -> None:
         loop.retire(sock)
 
 
+def keep_alive(sock: socket) -> None:
+    """Probe the other end when it has been silent for a minute."""
+    sock.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
+    sock.setsockopt(IPPROTO_TCP, TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
+
+
 class Tunnel:
     """Owns both sockets until it calls `closed`, once, with a word for the access log."""
 
-    __slots__ = ("_active", "_closed", "_loop", "_open", "down", "up")
+    __slots__ = ("_closed", "_loop", "_open", "down", "touched", "up")
 
     def __init__(
         self,
@@ -35,12 +42,11 @@ class Tunnel:
         *,
         client: socket,
         server: socket,
-        active: Callable[[], None],
         closed: Callable[[str], None],
     ) -> None:
-        """active: called whenever something happened on either side."""
         self._loop = loop
-        self._active = active
+        self.touched = loop.now
+        """When something last happened on either side (the loop's clock)."""
         self._closed = closed
         self._open = True
         self.up = Flow(plumbing, client, server)
@@ -65,12 +71,16 @@ class Tunnel:
             self.down.release()
             self._closed(why)
 
+    def keep_alive(self) -> None:
+        """Have the kernel find out when the server is gone; for a tunnel that lives longer than most."""
+        keep_alive(self.up.sink)
+
     def _on_client(self, events: int) -> None:
-        self._active()
+        self.touched = self._loop.now
         self._on_event(self.up, self.down, events)
 
     def _on_server(self, events: int) -> None:
-        self._active()
+        self.touched = self._loop.now
         self._on_event(self.down, self.up, events)
 
     def _on_event(self, inbound: Flow, outbound: Flow, events: int) -> None:
