@@ -83,10 +83,12 @@ class _Planner:
         self._pools: Mapping[str, ResolvedPool] = resolve(snapshot.pools.values())
         self._refusals = {key: _refusal(policy, snapshot) for key, policy in snapshot.policies.items()}
         self._allotments = self._allot()
-        # A policy that is about to claim gets its status, and hence its id, from the next plan.
+        # A policy that is about to claim gets its status, and hence its id, from the next plan; one that is not
+        # accepted needs none.
         claiming = {key for key, allotment in self._allotments.items() if allotment.new}
+        refused = {key for key, refusal in self._refusals.items() if refusal is not None}
         self._claimed_from = {snapshot.policies[key].pool for key in claiming}
-        self._ids = ids.assign(snapshot.policies.values(), last=snapshot.ids.last, later=claiming)
+        self._ids = ids.assign(snapshot.policies.values(), last=snapshot.ids.last, later=claiming | refused)
         self._proxy_ports = gateway.proxy_ports(snapshot.pools.values(), snapshot.gateway_objects)
         self._ports = self._assign_ports()
 
@@ -191,7 +193,7 @@ class _Planner:
                     f"{claim.address} has {count(len(claim.slices), 'slice')} of {size} ports and none is left for "
                     f"{names(left)}, whose pods are dropped; use a pool with smaller spec.portsPerSlice",
                 )
-        if policy.key not in self._ids.ids:
+        if policy.key not in self._ids.ids and self._refusals[policy.key] is None:
             yield Refusal(Reason.PENDING, "every policy id is in use; delete policies that are no longer needed")
 
     def release(self) -> Iterator[Action]:

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 LEASE_NAME: Final = "sluice-operator"
 DURATION: Final = 10.0
 RETRY: Final = 2.5
+ATTEMPT: Final = 3.0
+"""Seconds after which an attempt is given up: one lost packet must not cost a whole term."""
 MARGIN: Final = 2.5
 """Seconds between the end of our belief and the earliest takeover: a write already on its way has to land within."""
 
@@ -50,9 +52,10 @@ class Leader:
         while True:
             before = self.is_leader()
             try:
-                await self.attempt()
-            except (ApiError, ValueError, KeyError, TypeError) as error:
-                log.warning("cannot renew the lease: %s", error)
+                async with asyncio.timeout(ATTEMPT):
+                    await self.attempt()
+            except (ApiError, TimeoutError, ValueError, KeyError, TypeError) as error:
+                log.warning("cannot take or renew the lease: %s", error or "no answer")
             if before != self.is_leader():
                 log.info("%s", "became the leader" if self.is_leader() else "lost the lease")
                 self.changed.set()

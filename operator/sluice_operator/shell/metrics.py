@@ -4,6 +4,7 @@ Invariants: one registry of our own, so nothing is counted that is not documente
 policies or addresses, so the number of series follows the number of pools.
 """
 
+from collections import Counter as TallyOf
 from collections.abc import Callable
 from typing import Final
 
@@ -50,10 +51,13 @@ class Metrics:
                 self.addresses.labels(name, family, "free").set(counted.free)
             self.gateways.labels(name, "desired").set(pool.status.gateways_desired)
             self.gateways.labels(name, "ready").set(pool.status.gateways_ready)
+        tally: TallyOf[tuple[str, str]] = TallyOf()
         for policy in snapshot.policies.values():
-            ready = any(entry.type == "Ready" and entry.status == "True" for entry in policy.status.conditions)
-            if policy.pool in snapshot.pools:
-                self.policies.labels(policy.pool, "true" if ready else "false").inc()
+            if policy.pool in snapshot.pools:  # a pool that does not exist must not become a label
+                ready = any(entry.type == "Ready" and entry.status == "True" for entry in policy.status.conditions)
+                tally[policy.pool, "true" if ready else "false"] += 1
+        for (pool_name, state), number in tally.items():
+            self.policies.labels(pool_name, state).set(number)
 
 
 async def serve(metrics: Metrics, *, host: str | None, port: int, ready: Callable[[], bool]) -> web.AppRunner:

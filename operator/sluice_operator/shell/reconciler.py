@@ -103,23 +103,27 @@ class Reconciler:
                 self._led = False
                 self.wakeups.take()
                 continue
-            try:
-                settled = await self.reconcile()
-                delay = FIRST_RETRY if settled else delay
-            except LostLease:
-                log.warning("the lease ran out in the middle of a plan; the next leader goes on from here")
+            if await self._reconcile_or_log():
+                delay = FIRST_RETRY
                 continue
-            except ApiError as error:
-                settled = False
-                log.warning("stopped, will go on in %.1f s: %s", delay, error)
-            except Exception:
-                settled = False
-                self._metrics.failures.inc()
-                log.exception("a plan failed; trying again in %.1f s", delay)
-            if not settled:
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, LAST_RETRY)
-                self.wakeups.wake("retry")
+            # A timer rather than a pause: what can be done for others must not wait for what cannot be done now.
+            log.info("something is left to do; trying again in %.1f s", delay)
+            asyncio.get_running_loop().call_later(delay, self.wakeups.wake, "retry")
+            delay = min(2 * delay, LAST_RETRY)
+
+    async def _reconcile_or_log(self) -> bool:
+        """Whether everything is done, or is now for another leader to do."""
+        try:
+            return await self.reconcile()
+        except LostLease:
+            log.warning("the lease ran out in the middle of a plan; the next leader goes on from here")
+            return True
+        except ApiError as error:
+            log.warning("stopped: %s", error)
+        except Exception:
+            self._metrics.failures.inc()
+            log.exception("a plan failed")
+        return False
 
     async def reconcile(self) -> bool:
         """Plan and apply until a plan is empty. False when something was refused or did not settle; try later.
