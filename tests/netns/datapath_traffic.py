@@ -46,6 +46,13 @@ def kernel_remove() -> None:
         _KEPT["kernel"].remove()
 
 
+def kernel_clean_up(state: str) -> None:
+    """As a process would that has programmed nothing itself."""
+    kernel = Kernel(state=Path(state))
+    kernel.remove()
+    kernel.close()
+
+
 def kernel_forget() -> None:
     """As if the agent's process had ended: what the kernel holds stays."""
     kernel = _KEPT.pop("kernel", None)

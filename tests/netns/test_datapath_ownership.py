@@ -76,7 +76,8 @@ def test_removal_leaves_the_node_as_it_was(cluster: Cluster) -> None:
     cluster.topology["p11"].call(traffic.tcp, OUTSIDE[4])
     for node in NODES:
         assert state_of(cluster, node) != before[node]
-        cluster.topology[node].call(traffic.kernel_remove)
+        cluster.topology[node].call(traffic.kernel_forget)
+        cluster.topology[node].call(traffic.kernel_clean_up, str(cluster.state / node))
         assert state_of(cluster, node) == before[node]
         flows = cluster.topology[node].sh("conntrack", "-L")
         assert str(EGRESS[4]) not in flows

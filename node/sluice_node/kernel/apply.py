@@ -9,19 +9,20 @@ Blocking: call it from a worker thread, never from the event loop's.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, TypeVar
 
 from sluice_node.core import diff, routing
 from sluice_node.core.desired import DesiredNode
-from sluice_node.core.flows import egress_ips
 from sluice_node.core.marks import number_peers
 from sluice_node.core.routing import Plumbing, Tunnel
 from sluice_node.core.ruleset import EMPTY, TABLE, ruleset
 from sluice_node.core.tables import Ruleset
-from sluice_node.core.view import View
+from sluice_node.core.view import VERSIONS, View
 from sluice_node.kernel.announce import Announcer
 from sluice_node.kernel.conntrack import Conntrack
+from sluice_node.kernel.errors import KernelError
 from sluice_node.kernel.netlink import Netlink
 from sluice_node.kernel.nft import Nft, Watch
 from sluice_node.kernel.settings import Settings
@@ -66,6 +67,8 @@ class Kernel:
         Raises KernelError; then the state is between the last and this one, and the next apply starts from what it
         finds.
         """
+        if not desired.uplinks:
+            raise KernelError("this node has no uplink: no interface leads out of it")
         mtu = routing.tunnel_mtu(desired.tunnel_address, self._netlink.link(desired.uplinks[0]).mtu)
         wanted = routing.plumbing(desired, mtu=mtu, ipv6=self._has_ipv6())
         self._numbers = number_peers((peer.node for peer in desired.peers), self._numbers)
@@ -163,9 +166,10 @@ class Kernel:
     def remove(self) -> None:
         """Take everything of ours out of the node, and give back the settings that were changed.
 
-        Connections that bear an egress IP are forgotten, so that they end rather than go on with it.
+        Connections that bear an egress IP are forgotten, so that they end rather than go on with it. Which addresses
+        those are the kernel's sets tell, as the process that put them there may have been another.
         """
-        known = egress_ips(self._desired) if self._desired is not None else frozenset()
+        known = [text for v in VERSIONS for text in self._nft.elements(table=TABLE, name=f"egress_ips{v}")]
         self._nft.run(diff.removal(EMPTY))
         self._watch.generations()
         self._tidy(Plumbing())
@@ -173,7 +177,7 @@ class Kernel:
             self._netlink.clear_rules(rule.version, rule.preference)
         self._netlink.remove_tunnel()
         self._settings.hold({})
-        self._conntrack.forget(known)
+        self._conntrack.forget(frozenset(ip_address(text) for text in known))
         self._rules, self._desired, self._plumbing = None, None, Plumbing()
 
     def close(self) -> None:

@@ -58,6 +58,14 @@ class Nft:
         entries = (item["counter"] for item in listing["nftables"] if "counter" in item)
         return {entry["name"]: entry["packets"] for entry in entries}
 
+    def elements(self, *, table: str, name: str) -> list[str]:
+        """The plain elements of a set in an inet table; empty when it is not there."""
+        try:
+            listing = json.loads(self.run(f"list set inet {table} {name}", as_json=True))
+        except KernelError:
+            return []
+        return [element for item in listing["nftables"] for element in item.get("set", {}).get("elem", [])]
+
     def close(self) -> None:
         """Free the context; using it afterwards is an error."""
         self._library.nft_ctx_free(self._context)

@@ -6,6 +6,7 @@ That the rules do what they say is shown by packets, in tests/netns.
 import re
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -209,4 +210,4 @@ def test_merged_ranges_hold_the_same_numbers_and_stay_apart(pairs: list[tuple[in
     ranges = [(first, first + more) for first, more in pairs]
     merged = merged_ranges(iter(ranges))
     assert {n for a, b in merged for n in range(a, b + 1)} == {n for a, b in ranges for n in range(a, b + 1)}
-    assert all(left[1] + 1 < right[0] for left, right in zip(merged, merged[1:], strict=False))
+    assert all(left[1] + 1 < right[0] for left, right in pairwise(merged))
