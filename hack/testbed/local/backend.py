@@ -19,6 +19,7 @@ from testbed.local import config, disk, dns, pki
 from testbed.local.api import Api
 from testbed.local.host import LocalHost, LocalNode
 from testbed.local.images import pause_program, system_images
+from testbed.local.limits import check_inotify
 from testbed.local.network import NAMESPACES, Network, free_link, remove_all
 from testbed.local.plan import API_PORT, CONTROL_PLANE, OUTSIDE, Plan, checked
 from testbed.local.process import Cgroup, kill, run, spawn, wait_until
@@ -26,7 +27,7 @@ from testbed.local.state import State, exclusive
 from testbed.prerequisites import ensure_local
 
 NODE_ROOT = Path(__file__).with_name("node-root.sh")
-READY_SECONDS = 90
+READY_SECONDS = 150
 
 
 @dataclass(slots=True)
@@ -87,6 +88,7 @@ class LocalCluster:
         binaries.ensure(say=self.say)
         with exclusive(self.options.name):
             self._remove()
+            check_inotify(nodes=self.options.nodes)
             started = time.monotonic()
             try:
                 self._start(started)
@@ -280,6 +282,8 @@ class LocalCluster:
         network = Network(plan)
         network.remove_host(plan.host(node))
         network.add_host(plan.host(node))
+        # a Node that was deleted meanwhile comes back with its pod ranges
+        self._apply([config.node_object(plan, node)])
         booted = time.time()
         self._power_on(node)
         self.start("kubelet", node)

@@ -15,6 +15,7 @@ from testbed import binaries, prerequisites
 from testbed.cluster import ClusterError, ClusterOptions, chosen_backend
 from testbed.local import network, oci, pki
 from testbed.local.api import is_ready
+from testbed.local.limits import shortage
 from testbed.local.plan import Plan
 from testbed.local.process import Cgroup, Process, parse_status, run, wait_until
 from testbed.local.state import State
@@ -194,3 +195,8 @@ def test_a_node_is_ready_only_by_a_heartbeat_later_than_asked_for() -> None:
     assert not is_ready(node("True", beat), after=101)
     assert not is_ready(node("False", beat))
     assert not is_ready({"status": {}})
+
+
+def test_a_cluster_that_the_kernel_would_refuse_instances_to_is_seen_before_it_starts() -> None:
+    assert shortage(nodes=3, allowed=128, used=92) == 0
+    assert shortage(nodes=3, allowed=128, used=93) > 0
