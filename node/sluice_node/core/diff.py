@@ -71,7 +71,7 @@ def _rules(chain: Chain | None) -> tuple[str, ...]:
 
 def _elements(table: Table, old: Set | None, new: Set) -> Iterator[str]:
     before = old.elements if old is not None else {}
-    if before == new.elements:
+    if before is new.elements or before == new.elements:
         return
     if new.interval and before:
         # Intervals may overlap across the change (a /23 for a /24), which nft refuses one by one; such sets are small.

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from sluice_api.names import TUNNEL_DEVICE
-from sluice_node.core.desired import SliceOwner
 from sluice_node.core.marks import FOREIGN, PEER, SELF
 from sluice_node.core.steering import LEAK, UNSOLICITED, clamp, drop
 from sluice_node.core.tables import Chain, Set
@@ -47,32 +46,41 @@ def sets(view: View) -> Iterator[Set]:
             yield from _slice_sets(view, v, size)
 
 
+def same_slices(view: View, before: View) -> bool:
+    """Whether the sets of both views are equal, found out without making them."""
+    return (
+        view.desired.slices == before.desired.slices
+        and view.desired.node == before.desired.node
+        and view.numbers == before.numbers
+        and view.desired.peers == before.desired.peers
+    )
+
+
 def _slice_sets(view: View, version: Version, size: int) -> Iterator[Set]:
     owners: dict[str, str | None] = {}
     senders: dict[str, str | None] = {}
     mine: dict[str, str | None] = {}
-    own_mark = f"{SELF:#x}"
-    for owner in view.slices_of(version, size):
-        is_mine = owner.node == view.desired.node
-        mark = own_mark if is_mine else view.mark_text.get(owner.node)
-        if mark is None:
+    marks = {view.desired.node: f"{SELF:#x}"} | {node: f"{mark:#x}" for node, mark in view.marks.items()}
+    macs = {node: view.peers[node].mac for node in view.marks}
+    for address, group in view.slices.items():
+        if address.version != version or view.size_of[address] != size:
             continue
-        for key in _keys(view, owner):
-            owners[key] = mark
-            if is_mine:
-                mine[key] = None
-            else:
-                senders[f"{view.peers[owner.node].mac} . {key}"] = None
+        text = str(address)
+        for owner in group:
+            mark = marks.get(owner.node)
+            if mark is None:
+                continue
+            for index in range(owner.first // size, (owner.first + owner.size) // size):
+                key = f"{text} . {index:#x}"
+                owners[key] = mark
+                if owner.node in macs:
+                    senders[f"{macs[owner.node]} . {key}"] = None
+                else:
+                    mine[key] = None
     ip, width = IP[version], _width(size)
     yield Set(f"owners{version}_{size}", f"typeof {ip} daddr . @th,16,{width} : meta mark", owners, is_map=True)
     yield Set(f"senders{version}_{size}", f"typeof ether saddr . {ip} saddr . @th,0,{width}", senders)
     yield Set(f"own{version}_{size}", f"typeof {ip} saddr . @th,0,{width}", mine)
-
-
-def _keys(view: View, owner: SliceOwner) -> Iterator[str]:
-    size = view.size_of[owner.egress_ip]
-    for first in range(owner.first, owner.first + owner.size, size):
-        yield f"{owner.egress_ip} . {first // size:#x}"
 
 
 def _width(size: int) -> int:

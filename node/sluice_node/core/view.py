@@ -51,38 +51,31 @@ class View:
     @cached_property
     def egress_ips(self) -> tuple[Address, ...]:
         """Every egress IP this node knows of."""
-        known = {owner.egress_ip for owner in self.desired.slices}
+        known = set(self.slices)
         known.update(address for policy in self.policies for address in policy.egress_ips)
         return tuple(sorted(known, key=lambda address: (address.version, int(address))))
 
     @cached_property
+    def slices(self) -> Mapping[Address, list[SliceOwner]]:
+        """The slices of each egress IP."""
+        groups: dict[Address, list[SliceOwner]] = {}
+        for owner in self.desired.slices:
+            groups.setdefault(owner.egress_ip, []).append(owner)
+        return groups
+
+    @cached_property
     def size_of(self) -> Mapping[Address, int]:
         """Egress IP -> the size of its slices: the smallest, should they differ (a larger one is then several)."""
-        sizes: dict[Address, int] = {}
-        for owner in self.desired.slices:
-            sizes[owner.egress_ip] = min(owner.size, sizes.get(owner.egress_ip, owner.size))
-        return sizes
+        return {address: min(owner.size for owner in owners) for address, owners in self.slices.items()}
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
         return tuple(sorted(set(self.size_of.values())))
 
-    @cached_property
-    def _slices_by_size(self) -> Mapping[tuple[int, int], list[SliceOwner]]:
-        groups: dict[tuple[int, int], list[SliceOwner]] = {}
-        for owner in self.desired.slices:
-            key = (owner.egress_ip.version, self.size_of[owner.egress_ip])
-            groups.setdefault(key, []).append(owner)
-        return groups
-
-    def slices_of(self, version: Version, size: int) -> list[SliceOwner]:
-        """The slices of egress IPs of one family whose slice size is `size`."""
-        return self._slices_by_size.get((version, size), [])
-
     def own_ranges(self, egress_ip: Address) -> list[tuple[int, int]]:
         """First and last ports of this node's slices of an egress IP; adjacent slices are one range."""
         ranges: list[tuple[int, int]] = []
-        mine = (o for o in self.desired.slices if o.egress_ip == egress_ip and o.node == self.desired.node)
+        mine = [owner for owner in self.slices.get(egress_ip, ()) if owner.node == self.desired.node]
         for owner in sorted(mine, key=lambda o: o.first):
             if ranges and ranges[-1][1] + 1 == owner.first:
                 ranges[-1] = (ranges[-1][0], owner.first + owner.size - 1)
@@ -94,11 +87,6 @@ class View:
     def marks(self) -> Mapping[str, int]:
         """Peer -> the peer field of packets to it, in order of name."""
         return {node: peer_mark(self.numbers[node]) for node in sorted(self.peers)}
-
-    @cached_property
-    def mark_text(self) -> Mapping[str, str]:
-        """The same as nft writes it."""
-        return {node: f"{mark:#x}" for node, mark in self.marks.items()}
 
     def sources(self) -> Iterator[tuple[Address, int | None]]:
         """Addresses of this node's selected pods -> policy id; None where nothing may leave the cluster."""

@@ -18,7 +18,7 @@ from sluice_node.core.desired import DesiredNode
 from sluice_node.core.marks import number_peers
 from sluice_node.core.routing import Plumbing, Tunnel
 from sluice_node.core.ruleset import EMPTY, TABLE, ruleset
-from sluice_node.core.tables import Ruleset
+from sluice_node.core.tables import Ruleset, Set
 from sluice_node.core.view import VERSIONS, View
 from sluice_node.kernel.announce import Announcer
 from sluice_node.kernel.conntrack import Conntrack
@@ -60,6 +60,7 @@ class Kernel:
         self._plumbing = Plumbing()
         self._desired: DesiredNode | None = None
         self._numbers: dict[str, int] = {}
+        self._last: tuple[View, tuple[Set, ...]] | None = None
 
     def apply(self, desired: DesiredNode) -> Report:
         """Make the kernel hold `desired`, changing only what differs from what is there.
@@ -73,7 +74,10 @@ class Kernel:
         wanted = routing.plumbing(desired, mtu=mtu, ipv6=self._has_ipv6())
         self._numbers = number_peers((peer.node for peer in desired.peers), self._numbers)
         changes = self._prepare(wanted)
-        rules = self._load(ruleset(View(desired, self._numbers, mtu)))
+        view = View(desired, self._numbers, mtu)
+        wanted_rules, slices = ruleset(view, self._last)
+        self._last = (view, slices)
+        rules = self._load(wanted_rules)
         changes += self._connect(wanted)
         announced = self._announce(wanted)
         changes += self._tidy(wanted)

@@ -40,7 +40,7 @@ NUMBERS = {"n2": 1, "n3": 2}
 
 
 def rules(node: DesiredNode = NODE) -> Ruleset:
-    return ruleset(View(node, NUMBERS, 1450))
+    return ruleset(View(node, NUMBERS, 1450))[0]
 
 
 def chain(name: str, node: DesiredNode = NODE) -> tuple[str, ...]:
@@ -105,6 +105,17 @@ def test_no_chain_and_set_is_there_twice(node: DesiredNode) -> None:
 def test_equal_input_gives_equal_rules() -> None:
     shuffled = replace(NODE, policies=NODE.policies[::-1], slices=NODE.slices[::-1], peers=PEERS[::-1])
     assert transaction(rules(), rules(shuffled)) == ""
+
+
+def test_sets_of_slices_are_used_again_only_if_they_hold() -> None:
+    view = View(NODE, NUMBERS, 1450)
+    first, slices = ruleset(view)
+    pods = View(replace(NODE, pods={}), NUMBERS, 1450)
+    assert all(a is b for a, b in zip(ruleset(pods, (view, slices))[1], slices, strict=True))
+    for changes in ({"slices": NODE.slices[1:]}, {"peers": PEERS[1:]}, {"node": "n2"}):
+        changed = View(replace(NODE, **changes), NUMBERS, 1450)
+        assert ruleset(changed, (view, slices)) == ruleset(changed)
+        assert ruleset(changed)[0] != first
 
 
 def test_a_gateways_death_changes_one_rule_a_pool() -> None:
