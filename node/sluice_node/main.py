@@ -118,17 +118,14 @@ async def _run(arguments: argparse.Namespace, node: str) -> int:
         metrics_host=host,
         metrics_port=port,
     )
-    async with KubeClient(config) as client:
-        agent = Agent(
-            settings,
-            client=client,
-            kernel=Kernel(arguments.sysctl_root),
-            open_probes=Probes,
-            links=read_links,
-        )
-        # What was made by importing lives as long as the process: collections need not look at it again.
-        gc.freeze()
+    client = KubeClient(config)
+    agent = Agent(settings, client=client, kernel=Kernel(arguments.sysctl_root), open_probes=Probes, links=read_links)
+    # What was made by importing lives as long as the process: collections need not look at it again.
+    gc.freeze()
+    try:
         return await _until_stopped(agent)
+    finally:
+        client.close()
 
 
 async def _until_stopped(agent: Agent) -> int:

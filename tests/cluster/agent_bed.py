@@ -215,23 +215,24 @@ class Bed:
             metrics_port=0,
         )
         links = Links((("eth0", ip_interface(f"{NODE_ADDRESS}/24")),), {4: "eth0"})
-        async with KubeClient(from_kubeconfig(self.api.kubeconfig)) as client:
-            self.agent = Agent(
-                settings,
-                client=client,
-                kernel=self.kernel,
-                open_probes=lambda _: FakeProbes(self.answering),
-                links=lambda: links,
-            )
-            task = asyncio.create_task(self.agent.run())
-            try:
-                yield self.agent
-                if task.done():
-                    task.result()
-            finally:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        client = KubeClient(from_kubeconfig(self.api.kubeconfig))
+        self.agent = Agent(
+            settings,
+            client=client,
+            kernel=self.kernel,
+            open_probes=lambda _: FakeProbes(self.answering),
+            links=lambda: links,
+        )
+        task = asyncio.create_task(self.agent.run())
+        try:
+            yield self.agent
+            if task.done():
+                task.result()
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            client.close()
 
 
 async def until(holds: Callable[[], bool], what: str, *, seconds: float = 15.0) -> float:

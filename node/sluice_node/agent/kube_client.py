@@ -1,30 +1,25 @@
 """Sends requests to the API server.
 
-Invariants: at most one error type leaves this module (KubeError and its children); a connection whose other end is gone
-is given up within seconds, by the kernel's own timers; nothing is retried here.
+Invariants: at most one error type leaves this module (KubeError and its children). Nothing is retried here, but for a
+kept connection that turns out to be closed: all requests of the agent may be sent twice, so that one is sent anew.
 """
 
 import json
-import socket
 from collections.abc import AsyncGenerator
-from types import TracebackType
-from typing import Any, Final, Self
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urlencode
 
-import httpx
-
+from sluice_node.agent.http_connection import ConnectionBrokenError, HttpConnection
 from sluice_node.agent.kube_config import ConfigError, KubeConfig
 from sluice_node.agent.kube_requests import Request
 
 MAX_LINE: Final = 8 << 20
 """Bytes of one watch event: etcd takes objects of up to 1.5 MiB."""
-_DEAD_PEER_MS: Final = 20_000
-_SOCKET_OPTIONS: Final = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER_MS),
-)
+MAX_ANSWER: Final = 64 << 20
+"""Bytes of one answer, such as a page of a list."""
+_KEPT: Final = 2
+"""Connections kept for the next request; watches have their own."""
 
 
 class KubeError(Exception):
@@ -48,75 +43,94 @@ class GarbledError(KubeError):
 
 
 class KubeClient:
-    """A client of one API server; use it as an asynchronous context manager."""
+    """A client of one API server."""
 
     def __init__(self, config: KubeConfig) -> None:
         self._config = config
-        # A proxy of the environment is for the way out of the cluster: never for this.
-        self._http = httpx.AsyncClient(
-            base_url=config.url,
-            transport=httpx.AsyncHTTPTransport(verify=config.tls, socket_options=_SOCKET_OPTIONS, trust_env=False),
-            trust_env=False,
-            headers={"User-Agent": "sluice-agent", "Accept": "application/json"},
-        )
+        self._kept: list[HttpConnection] = []
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._http.aclose()
+    def close(self) -> None:
+        """Close kept connections."""
+        while self._kept:
+            self._kept.pop().close()
 
     async def send(self, request: Request) -> dict[str, Any]:
         """The object that answers a request. Raises KubeError."""
-        try:
-            response = await self._http.send(self._build(request))
-        except httpx.HTTPError as error:
-            raise UnreachableError(_words(error)) from error
-        if response.is_error:
-            raise _refusal(response)
-        return _object(response.content)
+        while self._kept:
+            try:
+                return await self._send(self._kept.pop(), request)
+            except UnreachableError:
+                continue
+        return await self._send(await self._open(), request)
 
     async def lines(self, request: Request) -> AsyncGenerator[dict[str, Any], None]:
         """The objects of a streamed answer, one a line. Raises KubeError."""
+        connection = await self._open()
         try:
-            response = await self._http.send(self._build(request), stream=True)
-            try:
-                if response.is_error:
-                    await response.aread()
-                    raise _refusal(response)
-                # Not httpx's lines: they also break at characters that JSON may hold.
-                buffer = bytearray()
-                async for piece in response.aiter_bytes():
-                    buffer += piece
-                    while (end := buffer.find(b"\n")) >= 0:
-                        line = bytes(buffer[:end])
-                        del buffer[: end + 1]
-                        yield _object(line)
-                    if len(buffer) > MAX_LINE:
-                        raise GarbledError(f"an event of more than {MAX_LINE} bytes")
-            finally:
-                await response.aclose()
-        except httpx.HTTPError as error:
-            raise UnreachableError(_words(error)) from error
+            status = await self._ask(connection, request)
+            if status >= HTTPStatus.BAD_REQUEST:
+                raise _refusal(status, await self._whole(connection, request))
+            buffer = bytearray()
+            while (piece := await _piece(connection, request)) is not None:
+                buffer += piece
+                while (end := buffer.find(b"\n")) >= 0:
+                    line = bytes(buffer[:end])
+                    del buffer[: end + 1]
+                    yield _object(line)
+                if len(buffer) > MAX_LINE:
+                    raise GarbledError(f"an event of more than {MAX_LINE} bytes")
+        finally:
+            connection.close()
 
-    def _build(self, request: Request) -> httpx.Request:
-        headers = {"Content-Type": request.content}
+    async def _send(self, connection: HttpConnection, request: Request) -> dict[str, Any]:
+        kept = False
         try:
-            token = self._config.token()
-        except ConfigError as error:
+            status = await self._ask(connection, request)
+            content = await self._whole(connection, request)
+            kept = len(self._kept) < _KEPT and connection.renew()
+        finally:
+            if kept:
+                self._kept.append(connection)
+            else:
+                connection.close()
+        if status >= HTTPStatus.BAD_REQUEST:
+            raise _refusal(status, content)
+        return _object(content)
+
+    async def _open(self) -> HttpConnection:
+        try:
+            return await HttpConnection.open(self._config.url, self._config.tls)
+        except ConnectionBrokenError as error:
             raise UnreachableError(str(error)) from error
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
-        return self._http.build_request(
-            request.method,
-            request.path,
-            params=dict(request.query),
-            content=request.body,
-            headers=headers,
-            timeout=httpx.Timeout(request.seconds, connect=5.0),
-        )
+
+    async def _ask(self, connection: HttpConnection, request: Request) -> int:
+        headers = [("User-Agent", "sluice-agent"), ("Accept", "application/json")]
+        if request.body is not None:
+            headers.append(("Content-Type", request.content))
+        target = f"{request.path}?{urlencode(request.query)}" if request.query else request.path
+        try:
+            if token := self._config.token():
+                headers.append(("Authorization", f"Bearer {token}"))
+            return await connection.ask(
+                request.method, target, headers=headers, body=request.body, seconds=request.seconds
+            )
+        except (ConnectionBrokenError, ConfigError) as error:
+            raise UnreachableError(str(error)) from error
+
+    async def _whole(self, connection: HttpConnection, request: Request) -> bytes:
+        content = bytearray()
+        while (piece := await _piece(connection, request)) is not None:
+            content += piece
+            if len(content) > MAX_ANSWER:
+                raise GarbledError(f"an answer of more than {MAX_ANSWER} bytes")
+        return bytes(content)
+
+
+async def _piece(connection: HttpConnection, request: Request) -> bytes | None:
+    try:
+        return await connection.piece(request.seconds)
+    except ConnectionBrokenError as error:
+        raise UnreachableError(str(error)) from error
 
 
 def _object(content: bytes) -> dict[str, Any]:
@@ -129,13 +143,9 @@ def _object(content: bytes) -> dict[str, Any]:
     return document
 
 
-def _refusal(response: httpx.Response) -> RefusedError:
+def _refusal(status: int, content: bytes) -> RefusedError:
     try:
-        message = str(_object(response.content).get("message", ""))
+        message = str(_object(content).get("message", ""))
     except GarbledError:
-        message = response.reason_phrase
-    return RefusedError(response.status_code, message)
-
-
-def _words(error: httpx.HTTPError) -> str:
-    return str(error) or type(error).__name__
+        message = content[:200].decode(errors="replace")
+    return RefusedError(status, message)

@@ -33,6 +33,8 @@ class ProxySocket:
     """`line` gives the snapshot of a pool as one line, or None while nothing is known."""
 
     def __init__(self, path: Path, line: Callable[[str], bytes | None], *, allowed: frozenset[int] = _ALLOWED) -> None:
+        self.listening = asyncio.Event()
+        """Set once proxies can connect."""
         self._path = path
         self._line = line
         self._allowed = allowed
@@ -46,6 +48,7 @@ class ProxySocket:
         server = await asyncio.start_unix_server(self._accept, self._path, limit=MAX_HELLO)
         # Connecting needs write permission; who it is decides the kernel's word on the peer, not the file's mode.
         self._path.chmod(_MODE)
+        self.listening.set()
         try:
             await server.serve_forever()
         finally:
