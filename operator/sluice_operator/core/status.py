@@ -132,7 +132,8 @@ def notices(
             continue
         if failed or reached or (lost and condition.status == "False"):
             severity: Literal["Normal", "Warning"] = "Normal" if reached else "Warning"
-            told.append(Notice(kind, namespace, name, uid, severity, condition.reason, condition.message))
+            text = condition.message or Reason(condition.reason).meaning
+            told.append(Notice(kind, namespace, name, uid, severity, condition.reason, text))
     return tuple(told)
 
 

@@ -65,12 +65,13 @@ async def test_a_release_asks_the_api_server_once_more() -> None:
     await operator.start()
     _arrange(world)
     await settle(world, operator)
+    before = world.api.named(kube.EGRESS_IP)["198.51.100.1"]["metadata"]["uid"]
     world.remove_policy("a", "one")
     operator.pump()
     world.policy("a", "one", "p")  # made again; the event has not come yet
     await operator.reconciler.reconcile()
-    assert "198.51.100.1" in world.api.named(kube.EGRESS_IP)
     await settle(world, operator)
+    assert world.api.named(kube.EGRESS_IP)["198.51.100.1"]["metadata"]["uid"] == before
     assert world.api.named(kube.EGRESS_POLICY)["a/one"]["status"]["addresses"] == ["198.51.100.1"]
 
 
@@ -120,3 +121,21 @@ async def test_after_a_conflict_nothing_more_of_the_plan_is_written() -> None:
     assert outcome.stale
     assert outcome.written == 0
     assert "free" not in world.api.named(kube.EGRESS_IP)
+
+
+async def test_a_leader_with_an_outdated_counter_draws_no_id_twice() -> None:
+    world = World()
+    current, outdated = FakeOperator(world.api), FakeOperator(world.api)
+    _arrange(world)
+    world.pool("p", ["198.51.100.1"])  # only `one` gets an address, so no claim gives the others away
+    for operator in (current, outdated):
+        await operator.start()
+        await settle(world, operator)
+    world.policy("a", "two", "p")
+    await settle(world, current)
+    seen = len(world.api.events)
+    world.policy("a", "three", "p")
+    outdated.pump(drop=lambda number: number < seen)
+    await outdated.reconciler.reconcile()
+    ids = {name: policy["status"]["id"] for name, policy in world.api.named(kube.EGRESS_POLICY).items()}
+    assert ids == {"a/one": 1, "a/two": 2, "a/three": 3}
