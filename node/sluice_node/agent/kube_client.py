@@ -79,6 +79,8 @@ class KubeClient:
                     yield _object(line)
                 if len(buffer) > MAX_LINE:
                     raise GarbledError(f"an event of more than {MAX_LINE} bytes")
+            if buffer:
+                raise GarbledError("the last event is cut off")
         finally:
             connection.close()
 

@@ -1,0 +1,191 @@
+"""The loop programs what the state says, once, in time, and never from half a view."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from ipaddress import IPv4Interface, ip_address
+from typing import Any
+
+import pytest
+
+from sluice_api.reasons import Reason
+from sluice_node.agent.changes import Changes
+from sluice_node.agent.controller import Controller
+from sluice_node.agent.kernel_worker import KernelWorker
+from sluice_node.agent.metrics import Metrics
+from sluice_node.agent.prober import Prober
+from sluice_node.agent.state import ClusterState
+from sluice_node.core.desired import DesiredNode
+from sluice_node.core.objects import Node
+from sluice_node.core.resolve import Links
+from sluice_node.kernel.errors import KernelError
+
+LINKS = Links((("eth0", IPv4Interface("192.0.2.1/24")),), {4: "eth0"})
+NODE = Node("n1", "uid", (ip_address("192.0.2.1"),), ())
+
+
+class Kernel:
+    def __init__(self) -> None:
+        self.applied: list[DesiredNode] = []
+        self.refusal: str | None = None
+        self.removals = 0
+
+    def apply(self, desired: DesiredNode, /) -> None:
+        if self.refusal is not None:
+            raise KernelError(self.refusal)
+        self.applied.append(desired)
+
+    def check(self) -> bool:
+        return True
+
+    def counters(self) -> Mapping[str, int]:
+        return {}
+
+    def remove(self) -> None:
+        self.removals += 1
+
+
+def no_probes() -> Any:
+    raise KernelError("no device")
+
+
+class Bench:
+    """A controller that runs, its state, and a way to wait until it has settled."""
+
+    def __init__(self) -> None:
+        changes = Changes()
+        self.kernel = Kernel()
+        self.attempts: asyncio.Queue[None] = asyncio.Queue()
+        self.state = ClusterState(
+            node="n1",
+            namespace="sluice-system",
+            never_redirected=frozenset(),
+            changed=changes.note,
+            gone=lambda key: None,
+        )
+        self.worker = KernelWorker(self.kernel, lambda: LINKS)
+        self.changes = changes
+        self.prober = Prober(no_probes, changes.note_gateways)
+        self.controller = Controller(
+            changes,
+            state=self.state,
+            prober=self.prober,
+            kernel=self.worker,
+            metrics=Metrics(),
+            settled=lambda: self.attempts.put_nowait(None),
+        )
+
+    def stores(self) -> list[Any]:
+        state = self.state
+        return [state.pods, state.policies, state.pools, state.egress_ips, state.egress_nodes, state.service_cidrs]
+
+    def fill(self) -> None:
+        self.state.set_node(NODE)
+        self.state.set_links(LINKS)
+        for store in self.stores():
+            store.replace({})
+
+    def own(self, **annotations: str) -> None:
+        self.state.egress_nodes.put({"metadata": {"name": "n1", "annotations": annotations}})
+
+    async def settled(self) -> None:
+        async with asyncio.timeout(5):
+            await self.attempts.get()
+
+
+@pytest.fixture(name="bench")
+async def _bench() -> AsyncIterator[Bench]:
+    async with running(Bench()) as bench:
+        yield bench
+
+
+@asynccontextmanager
+async def running(bench: Bench) -> AsyncIterator[Bench]:
+    task = asyncio.create_task(bench.controller.run())
+    try:
+        yield bench
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        bench.worker.close()
+
+
+@pytest.mark.parametrize("absent", range(6))
+async def test_nothing_is_programmed_before_every_store_has_synced(bench: Bench, absent: int) -> None:
+    bench.state.set_node(NODE)
+    bench.state.set_links(LINKS)
+    stores = bench.stores()
+    last = stores.pop(absent)
+    for store in stores:
+        store.replace({})
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert bench.state.missing() == [last.kind]
+    assert bench.state.snapshot(frozenset()) is None
+    last.replace({})
+    await bench.settled()
+    assert len(bench.kernel.applied) == 1
+
+
+async def test_what_changes_nothing_for_the_kernel_is_not_applied_again(bench: Bench) -> None:
+    bench.fill()
+    await bench.settled()
+    bench.state.pools.put({"metadata": {"name": "p"}, "spec": {}})
+    await bench.settled()
+    assert len(bench.kernel.applied) == 1
+
+
+async def test_changes_that_come_together_are_one_attempt(bench: Bench) -> None:
+    bench.fill()
+    await bench.settled()
+    for number in range(2, 10):
+        bench.state.egress_nodes.put(
+            {"metadata": {"name": f"n{number}"}, "status": {"addresses": [f"192.0.2.{number}"]}}
+        )
+    await bench.settled()
+    assert bench.attempts.empty()
+    assert len(bench.kernel.applied) == 2
+
+
+async def test_a_refusal_is_the_verdict_and_the_account_keeps_its_revision(bench: Bench) -> None:
+    bench.kernel.refusal = "no memory"
+    bench.fill()
+    await bench.settled()
+    assert bench.controller.verdict is not None
+    assert (bench.controller.verdict.reason, bench.controller.verdict.message) == (Reason.KERNEL_ERROR, "no memory")
+    assert bench.controller.account is not None
+    assert bench.controller.account.revision == 0
+    bench.kernel.refusal = None
+    await bench.settled()
+    assert bench.controller.verdict.reason is Reason.PROGRAMMED
+
+
+async def test_a_node_without_its_address_is_a_refusal_too(bench: Bench) -> None:
+    bench.fill()
+    bench.state.set_links(Links())
+    await bench.settled()
+    assert bench.kernel.applied == []
+    assert bench.controller.verdict is not None
+    assert "192.0.2.1" in bench.controller.verdict.message
+
+
+async def test_removal_programs_nothing_until_the_annotation_goes(bench: Bench) -> None:
+    bench.fill()
+    await bench.settled()
+    bench.own(**{"sluice.dev/remove": "true"})
+    await bench.settled()
+    assert bench.kernel.removals == 1
+    assert bench.controller.removed
+    bench.state.egress_nodes.delete({"metadata": {"name": "n1"}})
+    bench.changes.note("anything")
+    bench.own()
+    await bench.settled()
+    assert not bench.controller.removed
+    assert len(bench.kernel.applied) == 2
+
+
+async def test_an_agent_that_starts_on_a_removed_node_removes_and_programs_nothing(bench: Bench) -> None:
+    bench.own(**{"sluice.dev/remove": "true"})
+    await bench.settled()
+    assert (bench.kernel.removals, bench.kernel.applied) == (1, [])
