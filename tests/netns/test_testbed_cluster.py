@@ -88,7 +88,7 @@ def reaches(cluster: LocalCluster, source: str, target: str) -> bool:
 
 def ready(cluster: LocalCluster, node: str) -> str:
     path = '{.status.conditions[?(@.type=="Ready")].status}'
-    return cluster.kubectl("get", "node", node, f"--output=jsonpath={path}")
+    return cluster.kubectl("get", "node", node, f"--output=jsonpath={path}", check=False)
 
 
 def daemon_set(name: str) -> str:
@@ -235,6 +235,14 @@ def test_power_off_leaves_nothing_of_the_node_and_boot_starts_with_a_fresh_netwo
     assert "left-by-a-test" not in cluster.host("n2").run(["nft", "list", "tables"]).stdout
     assert cluster.host("n2").run(["ip", "route", "show", "table", "7777"], check=False).stdout == ""
     cluster.kubectl("rollout", "status", "daemonset/everywhere", "--timeout=60s")
+
+
+def test_a_node_that_was_deleted_comes_back_with_its_pod_ranges(cluster: LocalCluster) -> None:
+    cluster.kubectl("delete", "node", "n2")
+    cluster.restart("kubelet", "n2")
+    eventually(lambda: ready(cluster, "n2") == "True", "the node registers again")
+    node = json.loads(cluster.kubectl("get", "node", "n2", "--output=json"))
+    assert node["spec"]["podCIDRs"] == ["10.244.2.0/24", "fd00:10:244:2::/64"]
 
 
 def test_down_leaves_nothing_and_is_harmless_when_repeated(cluster: LocalCluster) -> None:

@@ -114,21 +114,21 @@ class LocalCluster:
         pki.write(self.state.folder / config.PKI, plan)
         self._write_kubeconfigs(plan)
         step("network and certificates")
-        self.start("etcd", CONTROL_PLANE)
-        self.start("kube-apiserver", CONTROL_PLANE)
+        self._launch("etcd", CONTROL_PLANE)
+        self._launch("kube-apiserver", CONTROL_PLANE)
         archives = system_images()
         with ThreadPoolExecutor() as pool:
             prepared = [pool.submit(self._prepare_node, node, archives) for node in plan.nodes]
             self._wait_for_api()
             step("API server")
             for component in ("kube-controller-manager", "kube-scheduler"):
-                self.start(component, CONTROL_PLANE)
+                self._launch(component, CONTROL_PLANE)
             self._apply([config.node_object(plan, node) for node in plan.nodes])
             for future in prepared:
                 future.result()
         for node in plan.nodes:
             for component in ("kubelet", "kube-proxy"):
-                self.start(component, node)
+                self._launch(component, node)
         self._apply(dns.manifests(plan))
         self._wait_for_nodes(plan.nodes)
         step(f"{len(plan.nodes)} nodes Ready")
@@ -194,7 +194,7 @@ class LocalCluster:
         unshare = ["nsenter", network, "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", *root]
         spawn(unshare, cgroup=host.cgroup, log=host.log("init"))
         wait_until(lambda: host.init() is not None, seconds=20, what=f"PID 1 of {node}", log=host.log("init"))
-        self.start("containerd", node)
+        self._launch("containerd", node)
 
     def _import(self, node: str, archive: Path) -> None:
         host = self.node(node)
@@ -282,8 +282,6 @@ class LocalCluster:
         network = Network(plan)
         network.remove_host(plan.host(node))
         network.add_host(plan.host(node))
-        # a Node that was deleted meanwhile comes back with its pod ranges
-        self._apply([config.node_object(plan, node)])
         booted = time.time()
         self._power_on(node)
         self.start("kubelet", node)
@@ -321,6 +319,12 @@ class LocalCluster:
 
     def start(self, component: str, host: str) -> None:
         """Start a component; waits until it serves where others depend on it at once."""
+        if component == "kubelet" and self._api().ready():
+            # a Node that was deleted meanwhile comes back with its pod ranges
+            self._apply([config.node_object(self.plan, host)])
+        self._launch(component, host)
+
+    def _launch(self, component: str, host: str) -> None:
         command, where = self._command(component, host), self.host(host)
         if where.component(component):
             raise ClusterError(f"{component} on {host} runs already")
