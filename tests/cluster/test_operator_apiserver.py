@@ -128,8 +128,10 @@ def test_a_leader_whose_api_server_hangs_steps_down_and_goes_on_afterwards(bed: 
     bed.policy("default", "before", "p")
     eventually(lambda: bed.items("egresspolicies")["default/before"]["status"].get("addresses"))
     bed.server.pause()
-    eventually(lambda: "lost the lease" in operator.log.read_text())
-    bed.server.resume()
+    try:
+        eventually(lambda: "lost the lease" in operator.log.read_text())
+    finally:
+        bed.server.resume()
     bed.policy("default", "after", "p")
     eventually(lambda: bed.items("egresspolicies")["default/after"]["status"].get("addresses"))
 

@@ -224,7 +224,7 @@ class KubeApi:
             )
             data = await response.read()
         except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"{method} {path}: {error or type(error).__name__}") from error
+            raise Unavailable(f"{method} {path}: {str(error) or type(error).__name__}") from error
         if response.status < 300:
             return _parsed(data)
         raise _error(method, path, response.status, data)

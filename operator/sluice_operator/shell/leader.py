@@ -40,6 +40,7 @@ class Leader:
         self._held_until = float("-inf")
         self._seen: tuple[str, str, int] | None = None
         self._seen_at = 0.0
+        self._told = False
         self.changed = asyncio.Event()
         """Set whenever leadership is gained or lost; whoever waits clears it."""
 
@@ -50,16 +51,20 @@ class Leader:
     async def run(self) -> None:
         """Compete for the lease, and keep it, until cancelled."""
         while True:
-            before = self.is_leader()
             try:
                 async with asyncio.timeout(ATTEMPT):
                     await self.attempt()
             except (ApiError, TimeoutError, ValueError, KeyError, TypeError) as error:
-                log.warning("cannot take or renew the lease: %s", error or "no answer")
-            if before != self.is_leader():
-                log.info("%s", "became the leader" if self.is_leader() else "lost the lease")
-                self.changed.set()
+                log.warning("cannot take or renew the lease: %s", str(error) or "no answer")
+            self._tell()
             await asyncio.sleep(RETRY)
+            self._tell()
+
+    def _tell(self) -> None:
+        if self.is_leader() != self._told:
+            self._told = self.is_leader()
+            log.info("%s", "became the leader" if self._told else "lost the lease")
+            self.changed.set()
 
     async def attempt(self) -> None:
         """One try to take or renew the lease. Raises ApiError."""

@@ -138,3 +138,26 @@ async def test_no_error_of_the_api_server_ends_the_loop(monkeypatch: pytest.Monk
         await bed.a.run()
     assert attempts == 5
     assert not bed.a.is_leader()
+
+
+async def test_a_term_that_ends_between_two_attempts_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    bed = Bed()
+    told: list[bool] = []
+
+    async def sleep_too_long(_: float) -> None:
+        told.append(bed.a.changed.is_set())
+        bed.a.changed.clear()
+        if len(told) == 2:
+            raise asyncio.CancelledError
+        bed.clock.now += DURATION
+
+        async def down(*_: object, **__: object) -> kube.Document:
+            assert bed.a.changed.is_set(), "the end of the term was not told of"
+            raise Unavailable("down")
+
+        monkeypatch.setattr(bed.api, "get", down)
+
+    monkeypatch.setattr("sluice_operator.shell.leader.asyncio.sleep", sleep_too_long)
+    with pytest.raises(asyncio.CancelledError):
+        await bed.a.run()
+    assert told == [True, True]
