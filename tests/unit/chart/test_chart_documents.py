@@ -66,7 +66,8 @@ def tables() -> tuple[Table, ...]:
         slices=(SliceOwner(address, 2048, 1024, "n1"), SliceOwner(address, 3072, 1024, "n2")),
         is_gateway=True,
     )
-    return ruleset(View(node, {"n2": 1}, 1450)).tables
+    rules, _ = ruleset(View(node, {"n2": 1}, 1450))
+    return rules.tables
 
 
 def test_every_metric_is_explained() -> None:
