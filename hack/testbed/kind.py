@@ -10,6 +10,7 @@ networks.
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -19,6 +20,7 @@ from typing import Any
 from testbed import binaries
 from testbed.cluster import Address, ClusterError, ClusterOptions
 from testbed.local import dns
+from testbed.local.api import is_ready
 from testbed.local.plan import CONTROL_PLANE, FAR, FAR_MTU, LAN, OUTSIDE, TRANSFER, Network, Plan, checked
 from testbed.local.process import run, wait_until
 from testbed.local.state import State
@@ -181,6 +183,9 @@ class KindCluster:
                 fixed = [f"--ip{'6' if i.version == 6 else ''}={i.ip}" for i in port.addresses]
                 run(["docker", "network", "connect", *fixed, self.networks[port.bridge], f"{plan.options.name}-{name}"])
             host = self.host(name)
+            # the engine's own way out: nothing of a cluster leaves the machine
+            for family in ("-4", "-6"):
+                host.run(["ip", family, "route", "del", "default"], check=False)
             for address in plan.host(name).loopback:
                 host.run(["ip", "address", "add", str(address), "dev", "lo"])
             for route in plan.host(name).routes:
@@ -238,9 +243,15 @@ class KindCluster:
         network = self.networks["lan0"]
         run(["docker", "network", "disconnect", "--force", network, container])
         run(["docker", "network", "connect", *fixed, network, container])
+        booted = time.time()
         run(["docker", "start", container])
         self._route(node)
-        self.kubectl("wait", "--for=condition=Ready", f"node/{node}", f"--timeout={READY_SECONDS}s")
+
+        def ready() -> bool:
+            text = self.kubectl("get", "node", node, "--output=json", check=False)
+            return bool(text) and is_ready(json.loads(text), after=booted)
+
+        wait_until(ready, seconds=READY_SECONDS, what=f"{node} to be Ready")
 
     def pause(self, node: str) -> None:
         """`docker pause`."""
