@@ -165,6 +165,28 @@ def test_flows_are_spread_over_gateways_and_survive_a_planned_move(cluster: Clus
         assert "leak" not in cluster.counters(node)
 
 
+def test_an_edited_policy_cuts_nothing_that_it_still_covers(cluster: Cluster) -> None:
+    cluster.apply(World())
+    before = cluster.topology["p11"].call(traffic.open_flow, "edited", OUTSIDE[4])
+    everything = Destination((ip_network("0.0.0.0/0"),))
+    for destinations in ((everything,), (Destination((ip_network(OUTSIDE[4]),)), everything), None):
+        policy = PolicyProgram(5, "partners", (EGRESS[4], EGRESS[6]), destinations=destinations)
+        cluster.apply(World(policies=(policy,)))
+        assert cluster.topology["p11"].call(traffic.use_flow, "edited") == before
+
+
+def test_a_new_holder_announces_each_address_three_times(cluster: Cluster) -> None:
+    """Once at once and once with each check, which is every second."""
+    cluster.apply(World(gateways=("n2", "n3")))
+    cluster.topology["out"].call(traffic.capture_start)
+    cluster.apply(World(gateways=("n2", "n3"), holder="n3"))
+    for _ in range(4):
+        assert cluster.topology["n3"].call(traffic.kernel_check)
+    everyone = ip_address("ff02::1")
+    heard = [p for p in cluster.topology["out"].call(traffic.capture_stop) if p.target == everyone]
+    assert [p.source for p in heard if p.source == EGRESS[6]] == [EGRESS[6]] * 3
+
+
 def test_proxy_identity_leaves_as_the_policy_and_nowhere_else(cluster: Cluster) -> None:
     """A program without privileges bound to the identity source, on a gateway that is live and on one that is not."""
     cluster.apply(World(gateways=("n2", "n3"), live=("n2",)))

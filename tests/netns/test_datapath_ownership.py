@@ -127,6 +127,7 @@ def test_a_second_apply_changes_nothing(cluster: Cluster) -> None:
         "ip link set sluice0 down",
         "ip link del sluice0",
         "ip neigh del proxy 172.18.1.1 dev eth0",
+        "ip link set eth0 mtu 1400",
         "sysctl -qw net.ipv6.conf.eth0.proxy_ndp=0",
     ],
 )
@@ -141,6 +142,7 @@ def test_what_strangers_break_is_seen_and_mended(cluster: Cluster, vandalism: st
     assert node.call(traffic.kernel_check)
     if "ruleset" in vandalism:
         node.sh("nft", "-f", "-", text=tables)
+    node.ip("link set eth0 mtu 1500")
     cluster.assert_ours(cluster.topology["p11"].call(traffic.tcp, OUTSIDE[4]), "p11")
     cluster.assert_ours(cluster.topology["p21"].call(traffic.tcp, OUTSIDE[6]), "p21")
 

@@ -1,1 +1,1 @@
-"""."""
+"""What the agent tells the kernel: nftables, rtnetlink, connection tracking, packet sockets, settings."""

@@ -68,23 +68,29 @@ class Kernel:
         Raises KernelError; then the state is between the last and this one, and the next apply starts from what it
         finds.
         """
-        if not desired.uplinks:
-            raise KernelError("this node has no uplink: no interface leads out of it")
-        mtu = routing.tunnel_mtu(desired.tunnel_address, self._netlink.link(desired.uplinks[0]).mtu)
+        mtu = self._mtu(desired)
         wanted = routing.plumbing(desired, mtu=mtu, ipv6=self._has_ipv6())
-        self._numbers = number_peers((peer.node for peer in desired.peers), self._numbers)
+        try:
+            self._numbers = number_peers((peer.node for peer in desired.peers), self._numbers)
+        except ValueError as error:
+            raise KernelError(f"too many nodes: {error}") from error
         changes = self._prepare(wanted)
         view = View(desired, self._numbers, mtu)
         wanted_rules, slices = ruleset(view, self._last)
         self._last = (view, slices)
         rules = self._load(wanted_rules)
         changes += self._connect(wanted)
-        announced = self._announce(wanted)
+        announced = self._answer(wanted)
         changes += self._tidy(wanted)
         self._plumbing = wanted
         cut = self._conntrack.clean(self._desired, desired)
         self._desired = desired
         return Report(rules=rules, plumbing=changes, flows_cut=cut, announced=announced)
+
+    def _mtu(self, desired: DesiredNode) -> int:
+        if not desired.uplinks:
+            raise KernelError("this node has no uplink: no interface leads out of it")
+        return routing.tunnel_mtu(desired.tunnel_address, self._netlink.link(desired.uplinks[0]).mtu)
 
     def _has_ipv6(self) -> bool:
         try:
@@ -116,12 +122,13 @@ class Kernel:
         self._rules = None
         if text:
             self._nft.run(text)
-            self._watch.generations()
+            if (self._watch.generations() or 1) > 1:
+                return len(text)  # someone changed our tables meanwhile: the next check says so
         self._rules = rules
         return len(text)
 
     def _connect(self, wanted: Plumbing) -> int:
-        """The tunnel up, and what needs it up; then the answers for egress IPs."""
+        """The tunnel up, and what needs it up."""
         held = self._netlink.read()
         count = 0
         if wanted.tunnel is not None and wanted.tunnel != held.tunnel:
@@ -129,13 +136,15 @@ class Kernel:
             held = self._netlink.read()
             count += 1
         count += _each(wanted.neighbours - held.neighbours, lambda item: self._netlink.neighbour("replace", item))
-        count += _each(wanted.routes - held.routes, lambda item: self._netlink.route("replace", item))
-        return count + _each(wanted.answers - held.answers, lambda item: self._netlink.answer("replace", item))
+        return count + _each(wanted.routes - held.routes, lambda item: self._netlink.route("replace", item))
 
-    def _announce(self, wanted: Plumbing) -> int:
+    def _answer(self, wanted: Plumbing) -> int:
+        """The answers for egress IPs, announced when they are new here or were lost with their interface."""
         for item in self._plumbing.answers - wanted.answers:
             self._announcer.stop(item.address)
-        new = wanted.answers - self._plumbing.answers
+        held = self._netlink.read().answers
+        _each(wanted.answers - held, lambda item: self._netlink.answer("replace", item))
+        new = wanted.answers - (held & self._plumbing.answers)
         return self._announcer.start((a.address, a.interface, self._netlink.link(a.interface).mac) for a in new)
 
     def _tidy(self, wanted: Plumbing) -> int:
@@ -153,14 +162,14 @@ class Kernel:
         few routes, rules and neighbours themselves.
         """
         self._announcer.repeat()
-        if self._rules is None:
+        if self._rules is None or self._desired is None:
             return False
         if self._watch.generations() != 0:
             self._rules = None
             return False
-        held = self._netlink.read()
         settings = self._settings.held(path for path, _ in self._plumbing.settings)
-        return replace(held, settings=settings) == self._plumbing
+        same = replace(self._netlink.read(), settings=settings) == self._plumbing
+        return same and self._plumbing.tunnel is not None and self._plumbing.tunnel.mtu == self._mtu(self._desired)
 
     def counters(self) -> dict[str, int]:
         """Packets dropped, by reason."""

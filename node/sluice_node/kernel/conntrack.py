@@ -15,6 +15,7 @@ from typing import Final
 
 from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.flows import Flow, Judge, suspects
+from sluice_node.kernel.errors import KernelError
 from sluice_node.kernel.raw import (
     ACK,
     DUMP,
@@ -78,10 +79,13 @@ class Conntrack:
 
     def _entries(self, family: int, request: bytes) -> Iterator[Entry]:
         body = _GENERIC.pack(family, 0, 0) + request
-        for message in self._netlink.ask(_GET, flags=REQUEST | DUMP, body=body):
-            entry = _entry(message[_GENERIC.size :], family=family)
-            if entry is not None:
-                yield entry
+        try:
+            for message in self._netlink.ask(_GET, flags=REQUEST | DUMP, body=body):
+                entry = _entry(message[_GENERIC.size :], family=family)
+                if entry is not None:
+                    yield entry
+        except OSError as error:
+            raise KernelError(f"cannot read connections (nf_conntrack_netlink): {error.strerror}") from error
 
     def _delete(self, entry: Entry) -> int:
         request = _GENERIC.pack(entry.family, 0, 0) + entry.name
