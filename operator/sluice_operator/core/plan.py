@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from sluice_api.addresses import object_name
 from sluice_api.names import FINALIZER_IN_USE
 from sluice_api.reasons import Reason
-from sluice_operator.core import gateway, ids, ports
+from sluice_operator.core import gateway, ids, notices, ports
 from sluice_operator.core.actions import (
     Action,
     AdvanceIds,
@@ -45,7 +45,7 @@ from sluice_operator.core.index import Index, build
 from sluice_operator.core.pools import Refusal, ResolvedPool, resolve
 from sluice_operator.core.poolstatus import in_use, pool_status
 from sluice_operator.core.snapshot import EgressIP, Policy, PolicyKey, Pool, Snapshot
-from sluice_operator.core.status import PolicyFacts, notices, policy_status
+from sluice_operator.core.status import PolicyFacts, policy_status
 from sluice_operator.core.words import count, names
 
 
@@ -171,14 +171,7 @@ class _Planner:
             status = policy_status(policy, facts, self._index, now=self._snapshot.now)
             newest = max(newest, status.revision)
             if status != policy.status:
-                told = notices(
-                    policy.status.conditions,
-                    status.conditions,
-                    kind="EgressPolicy",
-                    namespace=key.namespace,
-                    name=key.name,
-                    uid=policy.uid,
-                )
+                told = notices.of_policy(policy, status.conditions)
                 writes.append(WritePolicyStatus(key, status, policy.resource_version, told))
         yield from sorted(writes, key=lambda write: write.status.revision)
 
@@ -246,9 +239,7 @@ class _Planner:
                 now=self._snapshot.now,
             )
             if status != pool.status:
-                told = notices(
-                    pool.status.conditions, status.conditions, kind="EgressPool", namespace="", name=name, uid=pool.uid
-                )
+                told = notices.of_pool(pool, status.conditions)
                 yield WritePoolStatus(name, status, pool.resource_version, told)
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from sluice_api.reasons import ConditionType, Reason
-from sluice_operator.core.actions import Notice
 from sluice_operator.core.index import Index
 from sluice_operator.core.pools import Refusal
 from sluice_operator.core.snapshot import Address, Condition, NodePolicy, Policy, PolicyStatus
@@ -108,38 +107,6 @@ def policy_status(policy: Policy, facts: PolicyFacts, index: Index, *, now: str)
             old.conditions, (accepted, assigned, programmed, ready), generation=policy.generation, now=now
         ),
     )
-
-
-def notices(
-    before: Iterable[Condition],
-    after: Iterable[Condition],
-    *,
-    kind: Literal["EgressPolicy", "EgressPool"],
-    namespace: str,
-    name: str,
-    uid: str,
-) -> tuple[Notice, ...]:
-    """Events for what changed: a condition that turned False or found another reason, and Ready when it is reached."""
-    known = {condition.type: (condition.status, condition.reason) for condition in before}
-    told: list[Notice] = []
-    for condition in after:
-        if known.get(condition.type) == (condition.status, condition.reason):
-            continue
-        failed = condition.status == "False" and condition.type != ConditionType.READY
-        reached = condition.status == "True" and condition.type == ConditionType.READY
-        lost = condition.type == ConditionType.READY and condition.reason in _ONLY_IN_READY
-        if failed and condition.reason in _PASSING:
-            continue
-        if failed or reached or (lost and condition.status == "False"):
-            severity: Literal["Normal", "Warning"] = "Normal" if reached else "Warning"
-            text = condition.message or Reason(condition.reason).meaning
-            told.append(Notice(kind, namespace, name, uid, severity, condition.reason, text))
-    return tuple(told)
-
-
-_ONLY_IN_READY = frozenset({Reason.NO_GATEWAY_READY, Reason.IN_USE})
-_PASSING = frozenset({Reason.PENDING, Reason.WAITING_FOR_NODES})
-"""Reasons of every start and every change: telling of each would drown the others."""
 
 
 def _accepted(facts: PolicyFacts) -> Verdict:

@@ -1,0 +1,46 @@
+"""Which changes of a status are worth an Event.
+
+Invariants:
+- Ready speaks for all conditions (its reason is that of the first which fails), so its transitions are what is told.
+- Reasons that every start and every change passes through are not told of: they would drown the others.
+- Pure: no I/O, no clock.
+"""
+
+from collections.abc import Iterable
+from typing import Final, Literal
+
+from sluice_api.reasons import ConditionType, Reason
+from sluice_operator.core.actions import Notice
+from sluice_operator.core.snapshot import Condition, Policy, Pool
+
+_PASSING: Final = frozenset({Reason.PENDING, Reason.WAITING_FOR_NODES})
+
+
+def of_policy(policy: Policy, after: Iterable[Condition]) -> tuple[Notice, ...]:
+    """What to tell of a policy whose conditions become `after`."""
+    changed = _transition(policy.status.conditions, after)
+    if changed is None:
+        return ()
+    return (_notice("EgressPolicy", policy.key.namespace, policy.key.name, policy.uid, changed=changed),)
+
+
+def of_pool(pool: Pool, after: Iterable[Condition]) -> tuple[Notice, ...]:
+    """What to tell of a pool whose conditions become `after`."""
+    changed = _transition(pool.status.conditions, after)
+    return () if changed is None else (_notice("EgressPool", "", pool.name, pool.uid, changed=changed),)
+
+
+def _transition(before: Iterable[Condition], after: Iterable[Condition]) -> Condition | None:
+    known = {condition.type: (condition.status, condition.reason) for condition in before}
+    for condition in after:
+        if condition.type == ConditionType.READY and condition.reason not in _PASSING:
+            changed = known.get(condition.type) != (condition.status, condition.reason)
+            return condition if changed else None
+    return None
+
+
+def _notice(kind: Literal["EgressPolicy", "EgressPool"], *names: str, changed: Condition) -> Notice:
+    namespace, name, uid = names
+    severity: Literal["Normal", "Warning"] = "Normal" if changed.status == "True" else "Warning"
+    text = changed.message or Reason(changed.reason).meaning
+    return Notice(kind, namespace, name, uid, severity, changed.reason, text)
