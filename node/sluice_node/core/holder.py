@@ -7,18 +7,12 @@ Pure: no I/O, no clock.
 """
 
 from collections.abc import Iterable
-from functools import lru_cache
 from hashlib import sha256
 
 from sluice_node.core.desired import Address
 
 
-@lru_cache(maxsize=16384)
-def weight(address: Address, node: str) -> bytes:
-    """How strongly a node is drawn to an egress IP: the same on every node and in every release."""
-    return sha256(f"{address}\0{node}".encode()).digest()
-
-
 def holder(address: Address, gateways: Iterable[str]) -> str | None:
-    """The gateway that holds an egress IP; None without gateways."""
-    return max(gateways, key=lambda node: (weight(address, node), node), default=None)
+    """The gateway that holds an egress IP: the same on every node and in every release; None without gateways."""
+    packed = address.packed
+    return max(gateways, key=lambda node: sha256(packed + node.encode()).digest(), default=None)

@@ -159,7 +159,9 @@ def announced(snapshot: Snapshot, live: Mapping[str, tuple[str, ...]]) -> dict[A
     """The egress IPs that this node holds -> the interface on which it answers for them."""
     me, mine = snapshot.node.name, gateway_for(snapshot)
     held: dict[Address, str] = {}
-    for claim in sorted(snapshot.egress_ips, key=lambda claim: claim.key):
+    if not mine:
+        return held
+    for claim in snapshot.egress_ips:
         pool = snapshot.pools.get(claim.pool)
         if pool is None or not pool.announces or claim.pool not in mine:
             continue

@@ -31,9 +31,10 @@ class Selection:
 
 def matches(selector: Selector, labels: Mapping[str, str]) -> bool:
     """Whether a label selector selects an object with these labels (apimachinery, LabelSelectorAsSelector)."""
-    return all(labels.get(key) == value for key, value in selector.labels) and all(
-        _fulfils(requirement, labels) for requirement in selector.requirements
-    )
+    for key, value in selector.labels:
+        if labels.get(key) != value:
+            return False
+    return all(_fulfils(requirement, labels) for requirement in selector.requirements)
 
 
 def _fulfils(requirement: Requirement, labels: Mapping[str, str]) -> bool:
@@ -64,11 +65,32 @@ def precedence(policy: Policy) -> tuple[int, str, str]:
     return -policy.priority, policy.created, policy.key.name
 
 
+class _Index:
+    """Policies found by a label that they demand, so that a pod is held against those only that may select it."""
+
+    def __init__(self, policies: Iterable[Policy]) -> None:
+        self._by_label: dict[tuple[str, str, str], list[tuple[int, Policy]]] = {}
+        self._others: dict[str, list[tuple[int, Policy]]] = {}
+        for rank, policy in enumerate(sorted(policies, key=precedence)):
+            namespace = policy.key.namespace
+            if policy.selector.labels:
+                key, value = policy.selector.labels[0]
+                self._by_label.setdefault((namespace, key, value), []).append((rank, policy))
+            else:
+                self._others.setdefault(namespace, []).append((rank, policy))
+
+    def selecting(self, pod: Pod) -> list[Policy]:
+        """The policies that select a pod, the winner first."""
+        namespace = pod.key.namespace
+        found = list(self._others.get(namespace, ()))
+        for key, value in pod.labels.items():
+            found += self._by_label.get((namespace, key, value), ())
+        return [policy for _, policy in sorted(found, key=lambda entry: entry[0]) if selects(policy, pod)]
+
+
 def select(pods: Iterable[Pod], policies: Iterable[Policy]) -> Selection:
     """Give every pod to at most one policy."""
-    in_namespace: dict[str, list[Policy]] = {}
-    for policy in sorted(policies, key=precedence):
-        in_namespace.setdefault(policy.key.namespace, []).append(policy)
+    index = _Index(policies)
     eligible = [pod for pod in pods if pod.addresses and not pod.host_network and not pod.finished]
     owners = _owners(eligible)
     addresses: dict[Key, list[Address]] = {}
@@ -78,12 +100,12 @@ def select(pods: Iterable[Pod], policies: Iterable[Policy]) -> Selection:
         own = [address for address in pod.addresses if owners[address] is pod]
         if not own:
             continue
-        selecting = [policy.key for policy in in_namespace.get(pod.key.namespace, ()) if selects(policy, pod)]
-        for rank, key in enumerate(selecting):
-            won[key] = won.get(key, 0) + (rank == 0)
-            lost[key] = lost.get(key, 0) + (rank > 0)
+        selecting = index.selecting(pod)
+        for rank, policy in enumerate(selecting):
+            won[policy.key] = won.get(policy.key, 0) + (rank == 0)
+            lost[policy.key] = lost.get(policy.key, 0) + (rank > 0)
         if selecting:
-            addresses.setdefault(selecting[0], []).extend(own)
+            addresses.setdefault(selecting[0].key, []).extend(own)
     return Selection({key: tuple(own) for key, own in addresses.items()}, won, lost)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice_node.core.objects import Key, Pod, Policy, Requirement, Selector
-from sluice_node.core.select import matches, select
+from sluice_node.core.select import matches, precedence, select, selects
 
 EVERYTHING = Selector()
 POD = Pod(Key("ns", "pod"), "2026-01-01T00:00:00Z", {"app": "x"}, "default", (ip_address("10.0.0.1"),))
@@ -162,3 +162,12 @@ def test_no_address_is_of_two_policies_and_order_does_not_matter(
     given_out = [address for own in selection.addresses.values() for address in own]
     assert len(given_out) == len(set(given_out))
     assert select(data.draw(st.permutations(pods)), data.draw(st.permutations(policies))) == selection
+
+
+@given(pods=_PODS, policies=_POLICIES)
+def test_every_pod_goes_to_the_first_policy_that_selects_it(pods: list[Pod], policies: list[Policy]) -> None:
+    for pod in pods:
+        eligible = bool(pod.addresses) and not (pod.host_network or pod.finished)
+        rivals = sorted((policy for policy in policies if selects(policy, pod)), key=precedence) if eligible else []
+        won = {key for key, count in select([pod], policies).pods.items() if count}
+        assert won == {policy.key for policy in rivals[:1]}
