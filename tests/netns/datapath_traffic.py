@@ -18,6 +18,7 @@ from typing import Any
 
 from sluice_node.core.desired import DesiredNode
 from sluice_node.kernel.apply import Kernel, Report
+from sluice_node.kernel.nft import Nft
 from sluice_node.kernel.probes import Probes
 
 Address = IPv4Address | IPv6Address
@@ -44,6 +45,16 @@ def kernel_counters() -> Mapping[str, int]:
 def kernel_remove() -> None:
     if "kernel" in _KEPT:
         _KEPT["kernel"].remove()
+
+
+def load_rules(transactions: list[str]) -> str:
+    """Run nft transactions one after the other and give what the kernel then holds."""
+    nft = Nft()
+    for text in transactions:
+        nft.run(text or "\n")
+    listing = nft.run("list table inet sluice") + nft.run("list table netdev sluice")
+    nft.close()
+    return listing
 
 
 def kernel_clean_up(state: str) -> None:

@@ -14,6 +14,8 @@ from sluice_node.kernel.errors import KernelError
 from sluice_node.kernel.raw import NETLINK_NETFILTER, messages
 
 _LIBRARY: Final = "libnftables.so.1"
+_COMPLAINT: Final = 400
+"""Characters of a complaint that are shown: nft quotes the whole line it did not like."""
 _JSON_OUTPUT: Final = 1 << 4
 _RECEIVE_BUFFER_FORCE: Final = 33
 _GROUP: Final = 7
@@ -42,7 +44,8 @@ class Nft:
         code = self._library.nft_run_cmd_from_buffer(self._context, text.encode())
         output, complaint = self._text("output"), self._text("error")
         if code != 0:
-            raise KernelError(f"nftables refused the rules: {' '.join(complaint.split()) or 'no reason given'}")
+            reason = " ".join(complaint.split())[:_COMPLAINT] or "no reason given"
+            raise KernelError(f"nftables refused the rules: {reason}")
         return output
 
     def _text(self, which: str) -> str:
