@@ -3,6 +3,7 @@
 Every function here is called by name in a worker process; what must outlive a call is kept in `_KEPT`.
 """
 
+import contextlib
 import errno
 import os
 import select
@@ -286,6 +287,33 @@ def probes(mac: str, gateways: list[str], *, seconds: float) -> dict[str, int]:
         return back
     finally:
         probe.close()
+
+
+def stream_start(targets: list[Address], *, seconds: float) -> None:
+    """Send to the targets in turn, each time as a new flow and once on an old one, some hundred a second."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_stream, args=(targets, stop, time.monotonic() + seconds), daemon=True)
+    _KEPT["stream"] = (stop, thread)
+    thread.start()
+
+
+def stream_stop() -> None:
+    stop, thread = _KEPT.pop("stream")
+    stop.set()
+    thread.join()
+
+
+def _stream(targets: list[Address], stop: threading.Event, until: float) -> None:
+    families = {4: socket.AF_INET, 6: socket.AF_INET6}
+    old = {target: socket.socket(families[target.version], socket.SOCK_DGRAM) for target in targets}
+    while not stop.wait(0.003) and time.monotonic() < until:
+        for target in targets:
+            with socket.socket(families[target.version], socket.SOCK_DGRAM) as new:
+                for sender in (new, old[target]):
+                    with contextlib.suppress(OSError):  # what ICMP says about an earlier one is no matter
+                        sender.sendto(b"stream", (str(target), PORT))
+    for sender in old.values():
+        sender.close()
 
 
 def send_frames(interface: str, frames: list[bytes]) -> None:

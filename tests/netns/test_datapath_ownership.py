@@ -1,7 +1,7 @@
 """The kernel path keeps to its own: garbage, strangers, restarts, forged packets, and leaving a node as it was."""
 
 import struct
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 from tests.netns import datapath_traffic as traffic
@@ -19,6 +19,7 @@ from tests.netns.datapath_topology import (
 )
 
 from sluice_api.names import TUNNEL_PORT
+from sluice_node.core.desired import Destination, PolicyProgram
 from sluice_node.core.frames import checksum, mac_bytes
 
 __all__ = ["cluster", "topology"]
@@ -166,6 +167,30 @@ def test_an_agent_that_starts_again_cuts_nothing(cluster: Cluster, version: int)
     assert cluster.topology["p11"].call(traffic.use_flow, "restart") == before
     for node in NODES:
         assert "leak" not in cluster.counters(node)
+
+
+def test_nothing_leaks_while_everything_changes(cluster: Cluster) -> None:
+    """Pods send all the time, on old flows and new ones, while gateways, holder, policy and agents come and go."""
+    base = World(gateways=NODES)
+    everything = Destination((ip_network("0.0.0.0/0"), ip_network("::/0")))
+    edited = PolicyProgram(5, "partners", (EGRESS[4], EGRESS[6]), destinations=(everything,), otherwise="Drop")
+    cluster.apply(base)
+    cluster.topology["out"].call(traffic.capture_start)
+    pods = [cluster.topology[name] for name in ("p11", "p21")]
+    for pod in pods:
+        pod.call(traffic.stream_start, [OUTSIDE[4], OUTSIDE[6]], seconds=20)
+    for turn in range(2):
+        for live in (("n2",), ("n3",), (), ("n1", "n3")):
+            cluster.apply(base.but(live=live, holder="n3" if turn else "n2"))
+        cluster.apply(base.but(policies=(edited,)))
+        for node in NODES:
+            cluster.topology[node].call(traffic.kernel_forget)
+        cluster.apply(base)
+    for pod in pods:
+        pod.call(traffic.stream_stop)
+    packets = cluster.topology["out"].call(traffic.capture_stop)
+    cluster.assert_no_leak(packets)
+    assert len([packet for packet in packets if packet.target in OUTSIDE.values()]) > 100
 
 
 @pytest.mark.parametrize("version", VERSIONS)
