@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from testbed.cluster import ClusterError, ClusterOptions
-from testbed.local import disk
+from testbed.local import config, disk
 from testbed.local.backend import LocalCluster
 from testbed.local.process import Cgroup
 
@@ -274,3 +274,18 @@ def test_an_up_that_ends_in_the_middle_leaves_nothing_after_down(end: signal.Sig
         finally:
             up.kill()
             cluster.down()
+
+
+def test_a_component_that_ends_by_itself_is_named_with_its_log_which_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "containerd", lambda: "this is no configuration")
+    cluster = LocalCluster(ClusterOptions(name=CRASHED, nodes=1))
+    try:
+        with pytest.raises(ClusterError, match=r"containerd on n1.*containerd\.log") as failure:
+            cluster.up()
+        log = Path(str(failure.value).rsplit(" ", 1)[1])
+        assert "this is no configuration" in log.read_text() or "toml" in log.read_text()
+        left = traces(CRASHED)
+        assert (left.processes, left.cgroups, left.namespaces, left.links, left.disks) == ((), (), (), (), ())
+    finally:
+        cluster.down()
+    assert traces(CRASHED) == NOTHING

@@ -22,7 +22,7 @@ from testbed.local.images import pause_program, system_images
 from testbed.local.limits import check_inotify
 from testbed.local.network import NAMESPACES, Network, free_link, remove_all
 from testbed.local.plan import API_PORT, CONTROL_PLANE, OUTSIDE, Plan, checked
-from testbed.local.process import Cgroup, kill, run, spawn, wait_until
+from testbed.local.process import Cgroup, alive, kill, run, spawn, wait_until
 from testbed.local.state import State, exclusive
 from testbed.prerequisites import ensure_local
 
@@ -208,18 +208,26 @@ class LocalCluster:
         return Api(str(self.plan.link_addresses[1].ip), self.state.folder / config.PKI)
 
     def _wait_for_api(self) -> None:
+        api = self._api()
+
+        def ready() -> bool:
+            self._require("kube-apiserver", CONTROL_PLANE)
+            return api.ready()
+
         log = self.state.log(CONTROL_PLANE, "kube-apiserver")
-        wait_until(self._api().ready, seconds=READY_SECONDS, what="the API server", log=log)
+        wait_until(ready, seconds=READY_SECONDS, what="the API server", log=log)
 
     def _wait_for_nodes(self, nodes: Iterable[str], *, after: float = 0) -> None:
         """Ready, by a heartbeat later than the Unix time `after`: what a dead kubelet said may still stand."""
         wanted, api = set(nodes), self._api()
-        wait_until(
-            lambda: wanted <= api.ready_nodes(after=after),
-            seconds=READY_SECONDS,
-            what=f"{', '.join(sorted(wanted))} to be Ready",
-            log=self.state.logs,
-        )
+
+        def ready() -> bool:
+            for node in wanted:
+                self._require("kubelet", node)
+            return wanted <= api.ready_nodes(after=after)
+
+        what = f"{', '.join(sorted(wanted))} to be Ready"
+        wait_until(ready, seconds=READY_SECONDS, what=what, log=self.state.logs)
 
     def _wait_for_dns(self) -> None:
         self.kubectl(
@@ -328,17 +336,29 @@ class LocalCluster:
         command, where = self._command(component, host), self.host(host)
         if where.component(component):
             raise ClusterError(f"{component} on {host} runs already")
-        where.spawn(component, command)
-        log = where.log(component)
-        wait_until(lambda: bool(where.component(component)), seconds=20, what=f"{component} on {host}", log=log)
-        if component == "containerd":
-            socket = f"--address={config.CONTAINERD_SOCKET}"
-            wait_until(
-                lambda: where.run(["ctr", socket, "version"], check=False).returncode == 0,
-                seconds=READY_SECONDS,
-                what=f"containerd on {host}",
-                log=log,
-            )
+        pid, log = where.spawn(component, command), where.log(component)
+
+        def runs() -> bool:
+            if not alive(pid):
+                self._require(component, host)
+            return bool(where.component(component))
+
+        wait_until(runs, seconds=20, what=f"{component} on {host}", log=log)
+        if component != "containerd":
+            return
+
+        def serves() -> bool:
+            self._require(component, host)
+            version = ["ctr", f"--address={config.CONTAINERD_SOCKET}", "version"]
+            return where.run(version, check=False).returncode == 0
+
+        wait_until(serves, seconds=READY_SECONDS, what=f"containerd on {host}", log=log)
+
+    def _require(self, component: str, host: str) -> None:
+        """Raises ClusterError when a component that is waited for has ended: waiting on is of no use."""
+        where = self.host(host)
+        if not where.component(component):
+            raise ClusterError(f"{component} on {host} ended by itself; see {where.log(component)}")
 
     def restart(self, component: str, host: str) -> None:
         """Kill a component and start it again."""

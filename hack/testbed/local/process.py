@@ -172,6 +172,11 @@ class Cgroup:
                     break
 
 
+def alive(pid: int) -> bool:
+    """Does a process run? One that only waits to be reaped does not."""
+    return _process(pid) is not None
+
+
 def kill(pid: int) -> None:
     """SIGKILL a process that may be gone already."""
     with contextlib.suppress(ProcessLookupError):
