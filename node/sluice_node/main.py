@@ -18,6 +18,7 @@ from typing import Final
 from sluice_api.names import AGENT_SOCKET
 from sluice_node.agent import kube_config, logs
 from sluice_node.agent.agent import Agent, Settings
+from sluice_node.agent.announcing import announce
 from sluice_node.agent.kube_client import KubeClient
 from sluice_node.agent.links import read_links
 from sluice_node.core.desired import Network
@@ -119,7 +120,14 @@ async def _run(arguments: argparse.Namespace, node: str) -> int:
         metrics_port=port,
     )
     client = KubeClient(config)
-    agent = Agent(settings, client=client, kernel=Kernel(arguments.sysctl_root), open_probes=Probes, links=read_links)
+    agent = Agent(
+        settings,
+        client=client,
+        kernel=Kernel(arguments.sysctl_root),
+        open_probes=Probes,
+        links=read_links,
+        announce=announce,
+    )
     # What was made by importing lives as long as the process: collections need not look at it again.
     gc.freeze()
     try:

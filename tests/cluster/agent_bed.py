@@ -16,7 +16,7 @@ from sluice_api.names import API_VERSION, EGRESS_IPS, EGRESS_NODES, GROUP, POLIC
 from sluice_node.agent.agent import Agent, Settings
 from sluice_node.agent.kube_client import KubeClient
 from sluice_node.agent.kube_config import from_kubeconfig
-from sluice_node.core.desired import DesiredNode
+from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.frames import Echo
 from sluice_node.core.resolve import Links
 from sluice_node.kernel.errors import KernelError
@@ -93,6 +93,7 @@ class Bed:
     def __init__(self, api: ApiServer, folder: Path) -> None:
         self.api = api
         self.kernel = FakeKernel()
+        self.announced: list[Mapping[Address, str]] = []
         self.answering: set[str] = set()
         self.socket = folder / "agent.sock"
         self.agent: Agent | None = None
@@ -222,6 +223,7 @@ class Bed:
             kernel=self.kernel,
             open_probes=lambda _: FakeProbes(self.answering),
             links=lambda: links,
+            announce=self.announced.append,
         )
         task = asyncio.create_task(self.agent.run())
         try:

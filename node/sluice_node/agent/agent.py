@@ -23,7 +23,7 @@ from sluice_node.agent.proxy_socket import ProxySocket
 from sluice_node.agent.reporter import HolderWriter, Reporter, compose
 from sluice_node.agent.state import ClusterState
 from sluice_node.core import objects
-from sluice_node.core.desired import Network
+from sluice_node.core.desired import Address, Network
 from sluice_node.core.objects_fields import MalformedError
 from sluice_node.core.resolve import Links, tunnel_mac
 from sluice_node.core.resolve_proxy import proxy_line
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 NODE_EVERY: Final = 60.0
 """Seconds between two readings of the Node."""
-LINKS_EVERY: Final = 10.0
+LINKS_EVERY: Final = 30.0
 """Seconds between two readings of the interfaces."""
 
 
@@ -50,7 +50,8 @@ class Settings:
 
 
 class Agent:
-    """`kernel`, `open_probes` (of the node's own tunnel MAC) and `links` are the ways to the node itself."""
+    """`kernel`, `open_probes` (of the node's own tunnel MAC), `links` and `announce` are the ways to the node
+    itself."""
 
     def __init__(
         self,
@@ -60,9 +61,10 @@ class Agent:
         kernel: KernelPort,
         open_probes: Callable[[str], ProbeSocket],
         links: Callable[[], Links],
+        announce: Callable[[Mapping[Address, str]], None],
     ) -> None:
         self._client = client
-        self._kernel = KernelWorker(kernel, links)
+        self._kernel = KernelWorker(kernel, links=links, announce=announce)
         self._metrics = Metrics()
         mac = tunnel_mac(settings.node)
         changes = Changes()

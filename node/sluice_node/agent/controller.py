@@ -5,6 +5,8 @@ Rules:
   touches nothing but what depends on it.
 - Nothing is programmed before everything was read, nor, after a restart, before the gateways that the kernel already
   uses were probed: until then the kernel goes on with what it has.
+- When gateways came or went, the holder of an egress IP announces it again, ANNOUNCEMENTS times a second apart: a
+  gateway that was cut off may have announced it meanwhile.
 - What the kernel refused is tried again, ever more rarely, and is said in the log and in the EgressNode.
 - While the EgressNode bears the annotation `sluice.dev/remove` nothing of Sluice is in the node. When such an
   EgressNode is deleted that ends the uninstallation: it is not made anew by this process.
@@ -38,6 +40,7 @@ CHECK: Final = 1.0
 """Seconds between two looks at whether the kernel still holds what it was given."""
 FIRST_VERDICTS: Final = 0.7
 """Seconds that a restarted agent waits for its first echoes: three lost probes, and some."""
+ANNOUNCEMENTS: Final = 3
 PROGRAMMED: Final = Verdict(True, Reason.PROGRAMMED, "the kernel holds what was last decided")
 REMOVED: Final = Verdict(False, Reason.REMOVED, "taken out of the node, as the annotation sluice.dev/remove asks")
 
@@ -74,6 +77,7 @@ class Controller:
         self._kernel = kernel
         self._metrics = metrics
         self._settled = settled
+        self._announcements = 0
         self._force = False
         self._backoff = Backoff(first=0.5, most=30.0)
         self._complaint: str | None = None
@@ -94,6 +98,7 @@ class Controller:
             await asyncio.sleep(CHECK)
             if self.programmed is None or self.removed:
                 continue
+            await self._announce(self.programmed)
             try:
                 intact = await self._kernel.check()
             except KernelError as error:
@@ -137,7 +142,21 @@ class Controller:
             )
         except KernelError as error:
             self._refused(snapshot, last.selection, error)
+        else:
+            self._announcements = ANNOUNCEMENTS
+            await self._announce(self.programmed or last)
         self._settled()
+
+    async def _announce(self, programmed: Programmed) -> None:
+        """Announce what this node holds, if that is due."""
+        held = programmed.desired.announced
+        if self._announcements == 0 or not held:
+            return
+        self._announcements -= 1
+        try:
+            await self._kernel.announce(held)
+        except KernelError as error:
+            log.warning("held egress IPs could not be announced again: %s", error)
 
     async def _program(self, wanted: Programmed, reasons: Iterable[str]) -> None:
         last = self.programmed.desired if self.programmed is not None else None

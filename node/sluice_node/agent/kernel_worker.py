@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
-from sluice_node.core.desired import DesiredNode
+from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.resolve import Links
 
 _T = TypeVar("_T")
@@ -31,11 +31,15 @@ class KernelPort(Protocol):
 
 
 class KernelWorker:
-    """Runs the calls of a KernelPort, and what reads the node's links, one after the other."""
+    """Runs, one after the other, the calls of a KernelPort, `links`, which reads the node's interfaces, and `announce`,
+    which tells the LAN of egress IPs on their interfaces."""
 
-    def __init__(self, kernel: KernelPort, links: Callable[[], Links]) -> None:
+    def __init__(
+        self, kernel: KernelPort, *, links: Callable[[], Links], announce: Callable[[Mapping[Address, str]], None]
+    ) -> None:
         self._kernel = kernel
         self._links = links
+        self._announce = announce
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
 
     async def apply(self, desired: DesiredNode) -> None:
@@ -45,6 +49,10 @@ class KernelWorker:
     async def check(self) -> bool:
         """Whether all of the last apply is still there. Raises KernelError."""
         return await self._run(self._kernel.check)
+
+    async def announce(self, held: Mapping[Address, str]) -> None:
+        """Tell the LAN once more where egress IPs are. Raises KernelError."""
+        await self._run(lambda: self._announce(held))
 
     async def counters(self) -> Mapping[str, int]:
         """Packets dropped, by reason. Raises KernelError."""

@@ -1,43 +1,88 @@
 """Reads the node's interfaces: their addresses, and the ones that default routes use.
 
-Must not change anything. Blocking, and not for the thread of a running event loop.
+Must not change anything. Blocking. Numbers are those of linux/rtnetlink.h, if_link.h and if_addr.h.
 """
 
+import errno
 import socket
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 from typing import Final
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from sluice_api.names import TUNNEL_DEVICE
 from sluice_node.core.resolve import Links
 from sluice_node.kernel.errors import KernelError
+from sluice_node.kernel.raw import DUMP, NETLINK_ROUTE, REQUEST, RawNetlink, attribute, attributes, number
 
-_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_GET_LINK, _GET_ADDRESS, _GET_ROUTE = 18, 22, 26
+_LINK: Final = struct.Struct("=BxHiII")
+_ADDRESS: Final = struct.Struct("=BBBBI")
+_ROUTE: Final = struct.Struct("=BBBBBBBBI")
+_NEXT_HOP: Final = struct.Struct("=HBBi")
+_NAME: Final = 3
+_REMOTE, _OWN = 1, 2
+_DEVICE, _PRIORITY, _SEVERAL, _IN_TABLE = 4, 6, 9, 15
 _MAIN_TABLE: Final = 254
-_UNIVERSE: Final = 0
+_EVERYWHERE: Final = 0
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_NO_ROUTES: Final = frozenset({errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
 
 
 def read_links() -> Links:
     """The interfaces of this network namespace, without the tunnel. Raises KernelError."""
+    netlink = RawNetlink(NETLINK_ROUTE, strict=True)
     try:
-        with IPRoute() as netlink:
-            names = {link["index"]: link.get("ifname") for link in netlink.link("dump")}
-            found: list[tuple[str, IPv4Interface | IPv6Interface]] = []
-            for entry in netlink.addr("dump", scope=_UNIVERSE):
-                name = names.get(entry["index"])
-                # A point-to-point address has its own end in IFA_LOCAL.
-                own = entry.get("local") or entry.get("address")
-                if name is not None and name != TUNNEL_DEVICE and own is not None:
-                    found.append((name, ip_interface(f"{own}/{entry['prefixlen']}")))
-            defaults: dict[int, str] = {}
-            for version, family in _FAMILIES.items():
-                routes = [r for r in netlink.route("dump", family=family, table=_MAIN_TABLE) if r["dst_len"] == 0]
-                for route in sorted(routes, key=lambda route: route.get("priority") or 0):
-                    name = names.get(route.get("oif"))
-                    if name is not None:
-                        defaults.setdefault(version, name)
-            return Links(tuple(sorted(found, key=str)), defaults)
-    except (OSError, NetlinkError) as error:
-        raise KernelError(f"cannot read the node's interfaces: {error}") from error
+        names = dict(_names(netlink))
+        addresses = sorted(_addresses(netlink, names), key=str)
+        defaults = {version: name for version in _FAMILIES if (name := _default(netlink, version, names)) is not None}
+    except OSError as error:
+        raise KernelError(f"cannot read the node's interfaces: {error.strerror}") from error
+    finally:
+        netlink.close()
+    return Links(tuple(addresses), defaults)
+
+
+def _names(netlink: RawNetlink) -> Iterator[tuple[int, str]]:
+    for message in netlink.ask(_GET_LINK, flags=REQUEST | DUMP, body=_LINK.pack(0, 0, 0, 0, 0)):
+        name = attributes(message[_LINK.size :])[_NAME].rstrip(b"\0").decode()
+        if name != TUNNEL_DEVICE:
+            yield _LINK.unpack_from(message)[2], name
+
+
+def _addresses(netlink: RawNetlink, names: dict[int, str]) -> Iterator[tuple[str, IPv4Interface | IPv6Interface]]:
+    for message in netlink.ask(_GET_ADDRESS, flags=REQUEST | DUMP, body=_ADDRESS.pack(0, 0, 0, 0, 0)):
+        _, length, _, scope, index = _ADDRESS.unpack_from(message)
+        found = attributes(message[_ADDRESS.size :])
+        # A point-to-point interface has the other end's address in front of its own.
+        own = found.get(_OWN) or found.get(_REMOTE)
+        if scope == _EVERYWHERE and own is not None and index in names:
+            yield names[index], ip_interface(f"{ip_address(own)}/{length}")
+
+
+def _default(netlink: RawNetlink, version: int, names: dict[int, str]) -> str | None:
+    """The interface of the default route that the kernel prefers."""
+    body = _ROUTE.pack(_FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0) + attribute(_IN_TABLE, number(_MAIN_TABLE))
+    found: list[tuple[int, str]] = []
+    try:
+        for message in netlink.ask(_GET_ROUTE, flags=REQUEST | DUMP, body=body):
+            if _ROUTE.unpack_from(message)[1] == 0:
+                entry = attributes(message[_ROUTE.size :])
+                name = names.get(_device(entry))
+                if name is not None:
+                    found.append((_number(entry.get(_PRIORITY)), name))
+    except OSError as error:
+        if error.errno not in _NO_ROUTES:
+            raise
+    return min(found)[1] if found else None
+
+
+def _device(route: dict[int, bytes]) -> int:
+    if _SEVERAL in route:
+        # Of several next hops the first: they lead the same way out.
+        return int(_NEXT_HOP.unpack_from(route[_SEVERAL])[3])
+    return _number(route.get(_DEVICE))
+
+
+def _number(value: bytes | None) -> int:
+    return int(struct.unpack_from("=I", value)[0]) if value else 0

@@ -29,7 +29,7 @@ TOGETHER: Final = 0.2
 """Seconds that a change waits for others."""
 BETWEEN: Final = 1.0
 """Seconds between two writes."""
-REPEAT: Final = 60.0
+REPEAT: Final = 10.0
 """Seconds after which a holder that is said wrongly is said again."""
 
 

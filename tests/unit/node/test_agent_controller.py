@@ -15,7 +15,7 @@ from sluice_node.agent.kernel_worker import KernelWorker
 from sluice_node.agent.metrics import Metrics
 from sluice_node.agent.prober import Prober
 from sluice_node.agent.state import ClusterState
-from sluice_node.core.desired import DesiredNode
+from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.objects import Node
 from sluice_node.core.resolve import Links
 from sluice_node.kernel.errors import KernelError
@@ -63,7 +63,8 @@ class Bench:
             changed=changes.note,
             gone=lambda key: None,
         )
-        self.worker = KernelWorker(self.kernel, lambda: LINKS)
+        self.announced: list[Mapping[Address, str]] = []
+        self.worker = KernelWorker(self.kernel, links=lambda: LINKS, announce=self.announced.append)
         self.changes = changes
         self.prober = Prober(no_probes, changes.note_gateways)
         self.controller = Controller(
@@ -189,3 +190,25 @@ async def test_an_agent_that_starts_on_a_removed_node_removes_and_programs_nothi
     bench.own(**{"sluice.dev/remove": "true"})
     await bench.settled()
     assert (bench.kernel.removals, bench.kernel.applied) == (1, [])
+
+
+async def test_a_holder_announces_again_when_gateways_come_or_go(bench: Bench) -> None:
+    bench.fill()
+    bench.state.pools.put({"metadata": {"name": "p"}, "spec": {}})
+    owner = {"namespace": "ns", "name": "a"}
+    spec = {"address": "198.51.100.7", "pool": "p", "policy": owner}
+    bench.state.egress_ips.put({"metadata": {"name": "198.51.100.7"}, "spec": spec})
+    labels = {"app.kubernetes.io/name": "sluice-gateway", "sluice.dev/pool": "p"}
+    bench.state.pods.put(
+        {
+            "metadata": {"name": "gw", "namespace": "sluice-system", "labels": labels},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        }
+    )
+    await bench.settled()
+    held = {ip_address("198.51.100.7"): "eth0"}
+    assert (bench.kernel.applied[-1].announced, bench.announced) == (held, [])
+    bench.changes.note_gateways()
+    await bench.settled()
+    assert bench.announced == [held]
+    assert len(bench.kernel.applied) == 1
