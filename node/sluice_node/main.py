@@ -145,7 +145,8 @@ async def _until_stopped(agent: Agent) -> int:
     stopping = asyncio.ensure_future(stopped.wait())
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if running.done():
-        log.error("a part of the agent cannot go on: %s", _reasons(running.exception()))
+        error = running.exception()
+        log.error("a part of the agent cannot go on: %s", _reasons(error), exc_info=error)
         return 1
     log.info("stopped; what the kernel holds stays")
     running.cancel()

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.resolve import Links
+from sluice_node.kernel.errors import KernelError
 
 _T = TypeVar("_T")
 
@@ -71,4 +72,8 @@ class KernelWorker:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, call: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        except OSError as error:
+            # A socket that broke, say: what the kernel holds is found out by the next attempt.
+            raise KernelError(f"{type(error).__name__}: {error}") from error

@@ -28,11 +28,14 @@ class Kernel:
     def __init__(self) -> None:
         self.applied: list[DesiredNode] = []
         self.refusal: str | None = None
+        self.broken = False
         self.removals = 0
 
     def apply(self, desired: DesiredNode, /) -> None:
         if self.refusal is not None:
             raise KernelError(self.refusal)
+        if self.broken:
+            raise ConnectionResetError("netlink")
         self.applied.append(desired)
 
     def check(self) -> bool:
@@ -160,6 +163,14 @@ async def test_a_refusal_is_the_verdict_and_the_account_keeps_its_revision(bench
     bench.kernel.refusal = None
     await bench.settled()
     assert bench.controller.verdict.reason is Reason.PROGRAMMED
+
+
+async def test_a_socket_that_breaks_is_a_refusal_and_not_the_end(bench: Bench) -> None:
+    bench.kernel.broken = True
+    bench.fill()
+    await bench.settled()
+    assert bench.controller.verdict is not None
+    assert bench.controller.verdict.reason is Reason.KERNEL_ERROR
 
 
 async def test_a_node_without_its_address_is_a_refusal_too(bench: Bench) -> None:
