@@ -10,10 +10,9 @@ Invariants: pure. Must not be bypassed: a packet with an identity source either 
 from collections.abc import Iterator
 
 from sluice_api.names import PROXY_SOURCES_V4, PROXY_SOURCES_V6, PROXY_UID
-from sluice_node.core.marks import FOREIGN
 from sluice_node.core.steering import drop
 from sluice_node.core.tables import Chain, Set
-from sluice_node.core.view import ADDRESS_TYPE, IP, VERSIONS, View
+from sluice_node.core.view import IP, VERSIONS, View
 
 IDENTITY, FORGED, PROXY = "identity", "forged_identity", "proxy_other"
 COUNTERS = (IDENTITY, FORGED, PROXY)
@@ -30,7 +29,7 @@ def sets(view: View) -> Iterator[Set]:
     identities = list(view.identities())
     for v in VERSIONS:
         elements = {str(address): f"goto identity_{number}" for address, number in identities if address.version == v}
-        yield Set(f"identities{v}", f"type {ADDRESS_TYPE[v]} : verdict", elements, is_map=True)
+        yield Set(f"identities{v}", f"typeof {IP[v]} saddr : verdict", elements, is_map=True)
 
 
 def chains(view: View) -> Iterator[Chain]:
@@ -40,7 +39,6 @@ def chains(view: View) -> Iterator[Chain]:
             yield Chain(
                 f"identity_{policy.policy_id}",
                 (
-                    f"meta mark set meta mark & {FOREIGN:#x} | {policy.policy_id:#x}",
                     *(f"{IP[v]} daddr @excluded{v} {drop(IDENTITY)}" for v in VERSIONS),
                     f"fib daddr type {{ local, broadcast, multicast }} {drop(IDENTITY)}",
                     f"jump match_{policy.policy_id}",

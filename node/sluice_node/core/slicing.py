@@ -16,7 +16,7 @@ from sluice_api.names import TUNNEL_DEVICE
 from sluice_node.core.marks import FOREIGN, PEER, SELF
 from sluice_node.core.steering import LEAK, UNSOLICITED, clamp, drop
 from sluice_node.core.tables import Chain, Set
-from sluice_node.core.view import ADDRESS_TYPE, IP, VERSIONS, Version, View
+from sluice_node.core.view import IP, VERSIONS, Version, View
 
 SPOOFED: Final = "spoofed"
 COUNTERS: Final = (SPOOFED,)
@@ -41,7 +41,7 @@ def sets(view: View) -> Iterator[Set]:
         sizes = {address: size for address, size in view.size_of.items() if address.version == v}
         for name, chain in ((f"replies{v}", "reply"), (f"senders{v}", "sent"), (f"own{v}", "own")):
             elements = {str(address): f"goto {chain}_{size}" for address, size in sorted(sizes.items(), key=str)}
-            yield Set(name, f"type {ADDRESS_TYPE[v]} : verdict", elements, is_map=True)
+            yield Set(name, f"typeof {IP[v]} daddr : verdict", elements, is_map=True)
         for size in view.sizes:
             yield from _slice_sets(view, v, size)
 

@@ -2,30 +2,24 @@
 
 A packet of a selected pod is judged once, after kube-proxy's DNAT: chain `steer` finds the pod's policy by its
 address, the policy's chain finds out whether the destination counts, and what does is marked with policy id,
-SELECTED and the peer to send it to. `translate` gives marked packets the egress IP; `guard`, the last to see a
-packet, drops a marked one that does not bear an egress IP and a port of this node's slices.
+SELECTED and the peer to send it to; no other packet's mark is touched. `translate` gives marked packets the egress IP;
+`guard`, the last to see a packet, drops a marked one that does not bear an egress IP and a port of this node's slices.
 
 Invariants: pure; a packet costs the same number of lookups whatever the number of pods, policies and nodes.
 Must not know how slices reach their owners (that is `slicing`).
 """
 
-from collections.abc import Iterator
-from itertools import accumulate
+from collections.abc import Iterator, Sequence
 
 from sluice_node.core.desired import Address, Destination, PolicyProgram, PortRange
 from sluice_node.core.marks import FOREIGN, POLICY, SELECTED
 from sluice_node.core.tables import Chain, Set
-from sluice_node.core.view import ADDRESS_TYPE, IP, VERSIONS, Version, View, networks_text
+from sluice_node.core.view import IP, VERSIONS, Version, View, networks_text
 
 NO_GATEWAY, NO_ADDRESS, NO_SLICE = "no_gateway", "no_address", "no_slice"
 PENDING, OTHERWISE, LEAK, UNSOLICITED = "pending", "otherwise", "leak", "unsolicited"
 COUNTERS = (NO_GATEWAY, NO_ADDRESS, NO_SLICE, PENDING, OTHERWISE, LEAK, UNSOLICITED)
 
-CLUSTER_RULES = (
-    "ip daddr @excluded4 goto plain",
-    "ip6 daddr @excluded6 goto plain",
-    "fib daddr type { local, broadcast, multicast } goto plain",
-)
 _NAT_PROTOCOLS = {4: "{ tcp, udp, icmp }", 6: "{ tcp, udp, ipv6-icmp }"}
 
 
@@ -39,17 +33,21 @@ def sets(view: View) -> Iterator[Set]:
     sources = [(pod, "goto blocked" if pid is None else f"goto policy_{pid}") for pod, pid in view.sources()]
     proxies = list(_proxy_verdicts(view))
     for v in VERSIONS:
-        kind = ADDRESS_TYPE[v]
         yield Set(
-            f"excluded{v}", f"type {kind}; flags interval", dict.fromkeys(networks_text(view.desired.excluded, v))
+            f"excluded{v}",
+            f"typeof {IP[v]} daddr; flags interval",
+            dict.fromkeys(networks_text(view.desired.excluded, v)),
         )
         pods = {str(pod): verdict for pod, verdict in sources if pod.version == v}
-        yield Set(f"pods{v}", f"type {kind} : verdict", pods, is_map=True)
+        yield Set(f"pods{v}", f"typeof {IP[v]} saddr : verdict", pods, is_map=True)
         ends = {f"{address} . {port}": verdict for address, port, verdict in proxies if address.version == v}
-        yield Set(f"proxies{v}", f"type {kind} . inet_service : verdict", ends, is_map=True)
-        yield Set(f"egress_ips{v}", f"type {kind}", dict.fromkeys(str(a) for a in view.egress_ips if a.version == v))
+        yield Set(f"proxies{v}", f"typeof {IP[v]} daddr . tcp dport : verdict", ends, is_map=True)
+        yield Set(f"proxy_ends{v}", f"typeof {IP[v]} daddr . tcp dport", dict.fromkeys(ends))
+        yield Set(
+            f"egress_ips{v}", f"typeof {IP[v]} daddr", dict.fromkeys(str(a) for a in view.egress_ips if a.version == v)
+        )
     translations = {f"{p.policy_id:#x}": f"goto translate_{p.policy_id}" for p in view.policies}
-    yield Set("translations", "type mark : verdict", translations, is_map=True)
+    yield Set("translations", "typeof meta mark : verdict", translations, is_map=True)
 
 
 def _proxy_verdicts(view: View) -> Iterator[tuple[Address, int, str]]:
@@ -62,13 +60,13 @@ def _proxy_verdicts(view: View) -> Iterator[tuple[Address, int, str]]:
 
 def chains(view: View) -> Iterator[Chain]:
     """Every chain of the source role."""
-    yield Chain("plain", (f"meta mark set meta mark & {FOREIGN:#x} accept",))
-    yield Chain("inside", tuple(f"{IP[v]} daddr . tcp dport vmap @proxies{v}" for v in VERSIONS) + CLUSTER_RULES)
-    yield Chain("blocked", (*CLUSTER_RULES, drop(PENDING)))
+    excluded = tuple(f"{IP[v]} daddr @excluded{v} accept" for v in VERSIONS)
+    yield Chain("cluster", (*excluded, "fib daddr type { local, broadcast, multicast } accept"))
+    yield Chain("blocked", ("jump cluster", drop(PENDING)))
     for node, mark in view.marks.items():
         yield Chain(f"to_{view.numbers[node]}", (f"meta mark set meta mark | {mark:#x} accept",))
     for pool in view.pools:
-        yield Chain(f"pool_{pool}", (_spread(view, pool),))
+        yield Chain(f"pool_{pool}", tuple(_spread(view, pool)))
     for policy in view.policies:
         yield from _policy_chains(view, policy)
         yield from _translation(view, policy)
@@ -117,15 +115,26 @@ def names_text(interfaces: tuple[str, ...]) -> str:
     return "{ " + ", ".join(f'"{name}"' for name in sorted(set(interfaces))) + " }"
 
 
-def _spread(view: View, pool: str) -> str:
-    """The rule that chooses a live gateway: both directions of a flow hash alike, so it keeps its gateway."""
+def _spread(view: View, pool: str) -> Iterator[str]:
+    """The rules that choose a live gateway: both directions of a flow hash alike, so it keeps its gateway."""
     own = view.desired.node
     live = [node for node in view.desired.live_gateways.get(pool, ()) if node == own or node in view.marks]
     hops = ["accept" if node == own else f"goto to_{view.numbers[node]}" for node in live]
-    if len(hops) <= 1:
-        return hops[0] if hops else drop(NO_GATEWAY)
-    choices = ", ".join(f"{index} : {hop}" for index, hop in enumerate(hops))
-    return f"symhash mod {len(hops)} vmap {{ {choices} }}"
+    yield from shares(hops, [1] * len(hops)) if hops else [drop(NO_GATEWAY)]
+
+
+def shares(verdicts: Sequence[str], weights: Sequence[int]) -> Iterator[str]:
+    """Rules that give each verdict its share of the flows, by a hash that both directions of a flow have in common.
+
+    One rule a verdict and no anonymous map, although a map would be one look-up: nft up to 1.0.6 crashes on listing
+    a map that a newer one made without `typeof`, and an anonymous map cannot have it.
+    """
+    total, before = sum(weights), 0
+    for verdict, weight in zip(verdicts[:-1], weights[:-1], strict=True):
+        last = before + weight - 1
+        yield f"symhash mod {total} {before if before == last else f'{before}-{last}'} {verdict}"
+        before += weight
+    yield verdicts[-1]
 
 
 def _policy_chains(view: View, policy: PolicyProgram) -> Iterator[Chain]:
@@ -133,14 +142,22 @@ def _policy_chains(view: View, policy: PolicyProgram) -> Iterator[Chain]:
     take = f"goto take_{number}"
     yield Chain(f"match_{number}", tuple(matches(policy.destinations, take)))
     families = tuple(f"meta nfproto ipv{v} {drop(NO_ADDRESS)}" for v in VERSIONS if view.egress_ip(policy, v) is None)
-    yield Chain(f"take_{number}", (*families, f"meta mark set meta mark | {SELECTED:#x}", f"goto pool_{policy.pool}"))
+    mark = f"meta mark set meta mark & {FOREIGN:#x} | {SELECTED | number:#x}"
+    yield Chain(f"take_{number}", (*families, mark, f"goto pool_{policy.pool}"))
+    yield Chain(
+        f"proxy_{number}",
+        (
+            f"meta mark set meta mark & {FOREIGN:#x} | {number:#x}",
+            *(f"{IP[v]} daddr . tcp dport vmap @proxies{v}" for v in VERSIONS),
+        ),
+    )
     yield Chain(
         f"policy_{number}",
         (
-            f"meta mark set meta mark & {FOREIGN:#x} | {number:#x}",
-            "jump inside",
+            *(f"{IP[v]} daddr . tcp dport @proxy_ends{v} goto proxy_{number}" for v in VERSIONS),
+            "jump cluster",
             f"jump match_{number}",
-            "goto plain" if policy.otherwise == "NodeAddress" else drop(OTHERWISE),
+            "accept" if policy.otherwise == "NodeAddress" else drop(OTHERWISE),
         ),
     )
 
@@ -184,7 +201,7 @@ def merged_ranges(ranges: Iterator[tuple[int, int]]) -> list[tuple[int, int]]:
 def _translation(view: View, policy: PolicyProgram) -> Iterator[Chain]:
     """Chains that give a policy's packets its egress IP and a port of this node's slices.
 
-    Several ranges take shares by their size: which one is drawn once per flow, as NAT rules see its first packet only.
+    Several ranges take shares by their size; NAT rules see a flow's first packet only, so each flow has one.
     """
     number = policy.policy_id
     rules = []
@@ -201,7 +218,7 @@ def _translation(view: View, policy: PolicyProgram) -> Iterator[Chain]:
                 yield Chain(
                     f"translate_{number}_{v}_{index}", (f"meta l4proto {_NAT_PROTOCOLS[v]} {_snat(address, v, ports)}",)
                 )
-            rules.append(f"{prefix} {_draw(ranges, f'translate_{number}_{v}')}")
+            rules.extend(_draw(ranges, f"translate_{number}_{v}", prefix))
     yield Chain(f"translate_{number}", (*rules, drop(NO_SLICE)))
 
 
@@ -210,10 +227,8 @@ def _snat(address: Address, version: Version, ports: tuple[int, int]) -> str:
     return f"snat {IP[version]} to {host}:{ports[0]}-{ports[1]}"
 
 
-def _draw(ranges: list[tuple[int, int]], chain: str) -> str:
+def _draw(ranges: list[tuple[int, int]], chain: str, prefix: str) -> Iterator[str]:
     unit = min(last - first + 1 for first, last in ranges)
-    shares = [(last - first + 1) // unit for first, last in ranges]
-    ends = list(accumulate(shares))
-    spans = ((end - share, end - 1) for end, share in zip(ends, shares, strict=True))
-    choices = (f"{a if a == b else f'{a}-{b}'} : goto {chain}_{index}" for index, (a, b) in enumerate(spans))
-    return f"numgen random mod {ends[-1]} vmap {{ {', '.join(choices)} }}"
+    weights = [(last - first + 1) // unit for first, last in ranges]
+    verdicts = [f"goto {chain}_{index}" for index in range(len(ranges))]
+    yield from (f"{prefix} {rule}" for rule in shares(verdicts, weights))

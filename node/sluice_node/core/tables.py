@@ -16,7 +16,8 @@ class Set:
 
     name: str
     spec: str
-    """Type and flags, as nft writes them: `type ipv4_addr; flags interval`."""
+    """Type and flags, as nft writes them: `typeof ip daddr; flags interval`. Always `typeof`: nft up to 1.0.6, which a
+    node may have beside the agent's own, crashes on listing maps and intervals that a newer one made by `type`."""
     elements: Mapping[str, str | None] = field(default_factory=dict)
     is_map: bool = False
 

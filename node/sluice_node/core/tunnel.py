@@ -21,7 +21,7 @@ from sluice_node.core.marks import PEER, POLICY
 from sluice_node.core.slicing import SPOOFED
 from sluice_node.core.steering import drop, names_text
 from sluice_node.core.tables import Chain, Set
-from sluice_node.core.view import ADDRESS_TYPE, IP, VERSIONS, View
+from sluice_node.core.view import IP, VERSIONS, View
 
 STRANGER: Final = "stranger"
 UNADDRESSED: Final = "unaddressed"
@@ -32,17 +32,17 @@ EGRESS_COUNTERS: Final = (UNADDRESSED,)
 def sets(view: View) -> Iterator[Set]:
     """Who the peers are, by tunnel address and MAC, and where this node's proxies listen."""
     marks = {view.peers[node].mac: f"{mark:#x}" for node, mark in view.marks.items()}
-    yield Set("peer_marks", "type ether_addr : mark", marks, is_map=True)
+    yield Set("peer_marks", "typeof ether saddr : meta mark", marks, is_map=True)
     for v in VERSIONS:
         peers = [view.peers[node] for node in view.marks if view.peers[node].address.version == v]
         ends = dict.fromkeys(f"{peer.address} . {hex_mac(peer.mac)}" for peer in peers)
         yield Set(f"peers{v}", f"typeof {IP[v]} saddr . @th,176,48", ends)
-        yield Set(f"peer_addresses{v}", f"type {ADDRESS_TYPE[v]}", dict.fromkeys(str(peer.address) for peer in peers))
+        yield Set(f"peer_addresses{v}", f"typeof {IP[v]} daddr", dict.fromkeys(str(peer.address) for peer in peers))
         own = sorted(
             e for e, node in view.desired.proxy_endpoints.items() if node == view.desired.node and e[0].version == v
         )
         elements = dict.fromkeys(f"{address} . {port}" for address, port in own)
-        yield Set(f"own_proxies{v}", f"type {ADDRESS_TYPE[v]} . inet_service", elements)
+        yield Set(f"own_proxies{v}", f"typeof {IP[v]} daddr . tcp dport", elements)
 
 
 def hex_mac(mac: str) -> str:
@@ -101,7 +101,7 @@ def chains(view: View) -> Iterator[Chain]:
 def egress_sets(view: View) -> Iterator[Set]:
     """Peer field of the mark -> MAC of the peer's tunnel device."""
     macs = {f"{mark:#x}": view.peers[node].mac for node, mark in view.marks.items()}
-    yield Set("macs", "type mark : ether_addr", macs, is_map=True)
+    yield Set("macs", "typeof meta mark : ether daddr", macs, is_map=True)
 
 
 def egress_chains() -> Iterator[Chain]:

@@ -16,7 +16,6 @@ from sluice_node.core.marks import peer_mark
 Version = Literal[4, 6]
 VERSIONS: Final[tuple[Version, Version]] = (4, 6)
 IP: Final[Mapping[Version, str]] = {4: "ip", 6: "ip6"}
-ADDRESS_TYPE: Final[Mapping[Version, str]] = {4: "ipv4_addr", 6: "ipv6_addr"}
 
 
 def networks_text(networks: Iterable[Network], version: Version) -> list[str]:
