@@ -41,7 +41,7 @@ cluster: venv ## the system on a real cluster (root, or a Docker engine)
 	@.venv/bin/pytest $(CLUSTER_TESTS) -q
 
 crds: venv ## regenerate crds/ and the chart's copy from the models
-	@$(PY) -m sluice_api.crd && cp crds/*.yaml charts/sluice/files/crds/
+	@$(PY) -m sluice_api.crd && $(PY) -m sluice_api.reference && cp crds/*.yaml charts/sluice/files/crds/
 
 up: venv ## only the cluster
 	@$(PY) -m testbed up

@@ -14,6 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from testbed import binaries, prerequisites
+from testbed.cluster import ClusterError, chosen_backend
+
 BIN = Path(sys.executable).parent
 
 
@@ -62,10 +65,19 @@ def run(step: Step) -> tuple[bool, float]:
     return code == 0, time.monotonic() - started
 
 
+def prepare() -> None:
+    """What several steps need and none should have to wait for: Debian's packages and the built programs."""
+    if chosen_backend() == "local":
+        prerequisites.ensure_local()
+        prerequisites.ensure(prerequisites.IMAGES + prerequisites.TESTS)
+    binaries.ensure()
+
+
 def main() -> int:
     """Run the suite; 0 when every step was green."""
     results: list[tuple[Step, bool, float]] = []
     try:
+        prepare()
         for steps in (CHEAP, DEAR):
             for step in steps:
                 results.append((step, *run(step)))
@@ -73,6 +85,9 @@ def main() -> int:
                     break
             if not all(green for _, green, _ in results):
                 break
+    except ClusterError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted", flush=True)
         return 130

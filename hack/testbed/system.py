@@ -25,7 +25,7 @@ RELEASE = "sluice"
 CHART = Path(__file__).resolve().parent.parent.parent / "charts" / "sluice"
 IMAGE_TAG = "dev"
 TRAFFIC_IMAGE = f"sluice/traffic:{IMAGE_TAG}"
-INSTALL_SECONDS = 180
+INSTALL_SECONDS = 300
 
 T = TypeVar("T")
 Document = Mapping[str, Any]
