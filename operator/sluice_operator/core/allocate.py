@@ -47,40 +47,51 @@ class Allocator:
         self, policies: Iterable[Policy], claims_of: Mapping[PolicyKey, tuple[EgressIP, ...]]
     ) -> dict[PolicyKey, Allotment]:
         """Decide for `policies` (those that may use their pools), older ones first."""
-        in_order = sorted(policies, key=lambda policy: (policy.created, policy.key))
-        named = {policy.key: self._named(policy, claims_of.get(policy.key, ())) for policy in in_order}
-        return {
-            policy.key: self._settle(policy, claims_of.get(policy.key, ()), named[policy.key]) for policy in in_order
-        }
+        decided: dict[PolicyKey, Allotment] = {}
+        open_ones: list[tuple[Policy, list[EgressIP]]] = []
+        for policy in policies:
+            mine = [claim for claim in claims_of.get(policy.key, ()) if claim.pool == policy.pool]
+            if self._has_all(policy, mine):
+                decided[policy.key] = self._allotment(policy, used=mine)
+            else:
+                open_ones.append((policy, mine))
+        open_ones.sort(key=lambda entry: (entry[0].created, entry[0].key))
+        named = [self._named(policy, mine) for policy, mine in open_ones]
+        for (policy, mine), answers in zip(open_ones, named, strict=True):
+            decided[policy.key] = self._settle(policy, mine, answers)
+        return decided
 
-    def _named(self, policy: Policy, claims: tuple[EgressIP, ...]) -> dict[int, Address | Refusal]:
+    def _has_all(self, policy: Policy, mine: list[EgressIP]) -> bool:
+        """Whether a policy that asks for no exact address has one of each family: nearly all have, nearly always."""
+        held = [claim.address.version for claim in mine]
+        return not policy.requested and held == _families(policy, self._pools[policy.pool], held)
+
+    def _named(self, policy: Policy, mine: list[EgressIP]) -> dict[int, Address | Refusal]:
         """First pass, by family: the exact address that the policy asks for or remembers, where it must be claimed."""
         pool = self._pools[policy.pool]
-        held = frozenset(claim.address for claim in claims if claim.pool == policy.pool)
+        held = [claim.address for claim in mine]
+        versions = [address.version for address in held]
         answers: dict[int, Address | Refusal] = {}
-        for version in _families(policy, pool, held):
+        for version in _families(policy, pool, versions):
             requested = next((address for address in policy.requested if address.version == version), None)
             if requested is not None:
                 if requested not in held:
                     answers[version] = self._take(policy, pool, requested) or requested
                 continue
-            if any(address.version == version for address in held):
+            if version in versions:
                 continue
             remembered = next((address for address in policy.status.addresses if address.version == version), None)
             if remembered is not None and self._take(policy, pool, remembered) is None:
                 answers[version] = remembered
         return answers
 
-    def _settle(
-        self, policy: Policy, claims: tuple[EgressIP, ...], named: Mapping[int, Address | Refusal]
-    ) -> Allotment:
+    def _settle(self, policy: Policy, mine: list[EgressIP], named: Mapping[int, Address | Refusal]) -> Allotment:
         """Second pass: what is used, with the lowest free address for each family that has nothing yet."""
         pool = self._pools[policy.pool]
         used: list[EgressIP] = []
         new: list[Address] = []
         refusals: list[Refusal] = []
-        mine = [claim for claim in claims if claim.pool == policy.pool]
-        for version in _families(policy, pool, frozenset(claim.address for claim in mine)):
+        for version in _families(policy, pool, [claim.address.version for claim in mine]):
             held = _preferred(policy, [claim for claim in mine if claim.address.version == version])
             answer = named.get(version)
             if held is not None:
@@ -92,12 +103,19 @@ class Allocator:
                 refusals.append(Refusal(answer.reason, answer.message + kept))
             elif answer is not None:
                 new.append(answer)
-        return Allotment(
-            used=tuple(used),
-            new=tuple(new),
-            refusals=tuple(refusals),
-            outside=tuple(claim.address for claim in used if pool.addresses is not None and claim.address not in pool),
-        )
+        return self._allotment(policy, used=used, new=tuple(new), refusals=tuple(refusals))
+
+    def _allotment(
+        self,
+        policy: Policy,
+        *,
+        used: list[EgressIP],
+        new: tuple[Address, ...] = (),
+        refusals: tuple[Refusal, ...] = (),
+    ) -> Allotment:
+        pool = self._pools[policy.pool]
+        outside = (claim.address for claim in used if pool.addresses is not None and claim.address not in pool)
+        return Allotment(tuple(used), new, refusals, tuple(outside))
 
     def _take(self, policy: Policy, pool: ResolvedPool, address: Address) -> Refusal | None:
         """Reserve one exact address, or say why not."""
@@ -147,11 +165,11 @@ class Allocator:
         )
 
 
-def _families(policy: Policy, pool: ResolvedPool, held: frozenset[Address]) -> tuple[int, ...]:
+def _families(policy: Policy, pool: ResolvedPool, held: Iterable[int]) -> list[int]:
     """The families a policy has by now or ought to have; a pool that lost a family does not take it from a policy."""
     if policy.families is not None:
-        return tuple(sorted(policy.families))
-    return tuple(sorted(pool.families() | {address.version for address in held}))
+        return sorted(policy.families)
+    return sorted(pool.families.union(held))
 
 
 def _preferred(policy: Policy, claims: list[EgressIP]) -> EgressIP | None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from sluice_api.addresses import AddressError, PoolAddresses
 from sluice_api.reasons import Reason
-
 from sluice_operator.core.snapshot import Address, Pool
 
 
@@ -26,10 +25,11 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedPool:
-    """A pool with its addresses read; `addresses` is None when they cannot be."""
+    """A pool with its addresses read; `addresses` is None when they cannot be. `families`: those it has."""
 
     pool: Pool
     addresses: PoolAddresses | None
+    families: frozenset[int]
     refusal: Refusal | None
 
     @property
@@ -44,10 +44,6 @@ class ResolvedPool:
         """How many addresses of a family it has."""
         return 0 if self.addresses is None else self.addresses.count(version)
 
-    def families(self) -> frozenset[int]:
-        """The families it has addresses of."""
-        return frozenset(version for version in (4, 6) if self.total(version))
-
     def walk(self, version: int) -> Iterator[Address]:
         """Its addresses of a family, lowest first."""
         return iter(()) if self.addresses is None else self.addresses.of_family(version)
@@ -60,9 +56,11 @@ def resolve(pools: Iterable[Pool]) -> Mapping[str, ResolvedPool]:
         try:
             addresses = PoolAddresses.parse(pool.addresses, pool.exclude)
         except AddressError as error:
-            resolved[pool.name] = ResolvedPool(pool, None, Refusal(Reason.INVALID_SPEC, str(error)))
+            resolved[pool.name] = ResolvedPool(pool, None, frozenset(), Refusal(Reason.INVALID_SPEC, str(error)))
             continue
-        resolved[pool.name] = ResolvedPool(pool, addresses, _overlap(pool, addresses, resolved.values()))
+        families = frozenset(version for version in (4, 6) if addresses.blocks(version))
+        overlap = _overlap(pool, addresses, resolved.values())
+        resolved[pool.name] = ResolvedPool(pool, addresses, families, overlap)
     return resolved
 
 
