@@ -9,6 +9,7 @@ Invariants:
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from sys import intern
 from typing import Final, Literal
 
 from sluice_api.names import (
@@ -146,6 +147,14 @@ class ServiceCIDR:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoints:
+    """The addresses behind a Service, of one EndpointSlice."""
+
+    key: Key
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """This agent's own node. `addresses` are the InternalIPs, the one that kubelet names first in front."""
 
@@ -258,7 +267,8 @@ def egress_ip(document: Document) -> EgressIP:
             piece = parse_slice(ports)
         except ValueError as error:
             raise MalformedError(f"{path}.ports", str(error), ports) from None
-        return SliceOwner(address, piece.first, piece.size, read.name(entry.get("node"), f"{path}.node"))
+        # One text for each node, not for each slice: there are nodes times egress IPs of them.
+        return SliceOwner(address, piece.first, piece.size, intern(read.name(entry.get("node"), f"{path}.node")))
 
     return EgressIP(
         key=key_of(document),
@@ -293,6 +303,14 @@ def service_cidr(document: Document) -> ServiceCIDR:
     """A ServiceCIDR (networking.k8s.io/v1). Raises MalformedError."""
     spec = read.mapping(document.get("spec"), "spec")
     return ServiceCIDR(key_of(document), read.items(spec.get("cidrs"), "spec.cidrs", read.network))
+
+
+def endpoints(document: Document) -> Endpoints:
+    """An EndpointSlice (discovery.k8s.io/v1) of addresses, not of names. Raises MalformedError."""
+    found: list[Address] = []
+    for entry in read.items(document.get("endpoints"), "endpoints", read.mapping):
+        found.extend(read.items(entry.get("addresses"), "endpoints[].addresses", read.address))
+    return Endpoints(key_of(document), tuple(found))
 
 
 def node(document: Document) -> Node:
