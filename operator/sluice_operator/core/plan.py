@@ -44,7 +44,7 @@ from sluice_operator.core.allocate import Allocator, Allotment
 from sluice_operator.core.index import Index, build
 from sluice_operator.core.pools import Refusal, ResolvedPool, resolve
 from sluice_operator.core.poolstatus import in_use, pool_status
-from sluice_operator.core.snapshot import EgressIP, Policy, PolicyKey, Pool, Snapshot
+from sluice_operator.core.snapshot import EgressIP, Policy, PolicyKey, Pool, Slice, Snapshot
 from sluice_operator.core.status import PolicyFacts, policy_status
 from sluice_operator.core.words import count, names
 
@@ -109,11 +109,16 @@ class _Planner:
         writes: list[WriteSlices] = []
         unserved: dict[str, tuple[str, ...]] = {}
         nodes = frozenset(self._snapshot.nodes)
+        answers: dict[tuple[int, int], tuple[tuple[Slice, ...], tuple[str, ...]]] = {}
         for claim in self._snapshot.egress_ips.values():
             pool = self._snapshot.pools.get(claim.pool)
             if pool is None or claim.deleting:
                 continue
-            slices, left = ports.assign(claim.slices, nodes, size=pool.ports_per_slice)
+            # Projections share equal slices (see `project`), so the question is mostly one that was just answered.
+            question = (id(claim.slices), pool.ports_per_slice)
+            if question not in answers:
+                answers[question] = ports.assign(claim.slices, nodes, size=pool.ports_per_slice)
+            slices, left = answers[question]
             if left:
                 unserved[claim.name] = left
             if slices != claim.slices or claim.nodes != len(slices):

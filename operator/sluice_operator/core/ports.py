@@ -27,8 +27,9 @@ def assign(held: tuple[Slice, ...], nodes: Iterable[str], *, size: int) -> tuple
     and the nodes, in name order, for which no slice is left.
     """
     wanted = frozenset(nodes)
-    if _complete(held, wanted, size=size):
-        return held, ()
+    if _stands(held, wanted, size=size):
+        complete = len(held) == len(wanted)
+        return held, () if complete else tuple(sorted(wanted.difference(entry.node for entry in held)))
     valid = _valid(size)
     taken: dict[tuple[int, int], str] = {}
     served: set[str] = set()
@@ -48,13 +49,14 @@ def _valid(size: int) -> frozenset[tuple[int, int]]:
     return frozenset(blocks(size))
 
 
-def _complete(held: tuple[Slice, ...], nodes: frozenset[str], *, size: int) -> bool:
+def _stands(held: tuple[Slice, ...], nodes: frozenset[str], *, size: int) -> bool:
     """Whether nothing is to be done, which is nearly always so: decided without a loop in Python."""
-    if len(held) != len(nodes) or not held:
+    if len(held) != min(len(nodes), len(blocks(size))) or not held:
         return not held and not nodes
     names, firsts, lasts = zip(*held, strict=True)
-    given = set(zip(firsts, lasts, strict=True))
-    return nodes == set(names) and len(given) == len(held) and given <= _valid(size) and firsts == tuple(sorted(firsts))
+    given, served = set(zip(firsts, lasts, strict=True)), set(names)
+    sound = len(given) == len(served) == len(held) and served <= nodes and given <= _valid(size)
+    return sound and firsts == tuple(sorted(firsts))
 
 
 def _in_port_order(taken: dict[tuple[int, int], str]) -> tuple[Slice, ...]:

@@ -8,6 +8,7 @@ Invariants:
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from ipaddress import ip_address
 from sys import intern
 from typing import Any
@@ -110,7 +111,7 @@ def egress_ip(document: Document) -> EgressIP | None:
         address=address,
         pool=str(spec.get("pool", "")),
         policy=PolicyKey(str(owner.get("namespace", "")), str(owner.get("name", ""))),
-        slices=tuple(filter(None, map(_slice, status.get("slices") or ()))),
+        slices=_shared(tuple(filter(None, map(_slice, status.get("slices") or ())))),
         nodes=_number(status.get("nodes")),
         deleting="deletionTimestamp" in metadata,
         resource_version=version_of(document),
@@ -231,6 +232,12 @@ def _conditions(status: Document) -> tuple[Condition, ...]:
 def _family_count(value: object) -> FamilyCount:
     count = _mapping(value)
     return FamilyCount(*(_number(count.get(name)) for name in ("total", "assigned", "free")))
+
+
+@lru_cache(maxsize=1024)
+def _shared(slices: tuple[Slice, ...]) -> tuple[Slice, ...]:
+    """One object for equal values: most egress IPs are divided among the nodes in the same way."""
+    return slices
 
 
 def _slice(value: object) -> Slice | None:
