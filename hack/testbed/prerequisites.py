@@ -46,7 +46,6 @@ IMAGES = (Package("debootstrap", "debootstrap"), Package("buildah", "buildah"))
 TESTS = (
     Package("curl", "curl"),
     Package("iputils-ping", "ping"),
-    Package("libnftables1", "/usr/lib/x86_64-linux-gnu/libnftables.so.1"),
 )
 _ENVIRONMENT: Mapping[str, str] = {"DEBIAN_FRONTEND": "noninteractive"}
 

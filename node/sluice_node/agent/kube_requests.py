@@ -24,12 +24,14 @@ class Resource:
     kind: str
     fields: str = ""
     optional: bool = False
+    namespace: str = ""
 
     @property
     def path(self) -> str:
-        """The path of the collection, over all namespaces."""
+        """The path of the collection: of one namespace, or over all."""
         root = "/apis/" if "/" in self.api_version else "/api/"
-        return f"{root}{self.api_version}/{self.plural}"
+        within = f"namespaces/{self.namespace}/" if self.namespace else ""
+        return f"{root}{self.api_version}/{within}{self.plural}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,11 @@ EGRESS_NODE_KIND: Final = Resource(API_VERSION, EGRESS_NODES, "EgressNode")
 SERVICE_CIDR_KIND: Final = Resource("networking.k8s.io/v1", "servicecidrs", "ServiceCIDR", optional=True)
 """Stable since Kubernetes 1.33. Without it services are still told apart by their endpoints, once kube-proxy has
 replaced the destination."""
+
+API_ENDPOINTS_KIND: Final = Resource(
+    "discovery.k8s.io/v1", "endpointslices", "EndpointSlice", fields="metadata.name=kubernetes", namespace="default"
+)
+"""Where the API server itself is: often on no node of the cluster, and never to be reached with an egress IP."""
 
 
 def pods_of(node: str) -> Resource:

@@ -42,8 +42,10 @@ class ClusterState:
         self.egress_ips = Store("EgressIP", objects.egress_ip, changed)
         self.egress_nodes = Store("EgressNode", objects.egress_node, changed, gone)
         self.service_cidrs = Store("ServiceCIDR", objects.service_cidr, changed)
+        self.api_endpoints = Store("EndpointSlice", objects.endpoints, changed)
         self._stores = (
             self.pods, self.policies, self.pools, self.egress_ips, self.egress_nodes, self.service_cidrs,
+            self.api_endpoints,
         )  # fmt: skip
 
     def reflectors(self, client: KubeClient) -> "list[Reflector[Any]]":
@@ -55,6 +57,7 @@ class ClusterState:
             Reflector(client, requests.EGRESS_IP_KIND, self.egress_ips),
             Reflector(client, requests.EGRESS_NODE_KIND, self.egress_nodes),
             Reflector(client, requests.SERVICE_CIDR_KIND, self.service_cidrs),
+            Reflector(client, requests.API_ENDPOINTS_KIND, self.api_endpoints),
         ]
 
     def set_node(self, node: Node) -> None:
@@ -92,6 +95,7 @@ class ClusterState:
             egress_ips=self.egress_ips.values(),
             egress_nodes=self.egress_nodes.values(),
             service_cidrs=self.service_cidrs.values(),
+            api_endpoints=self.api_endpoints.values(),
             alive=alive,
             namespace=self._namespace,
             never_redirected=self._never_redirected,

@@ -19,7 +19,7 @@ from typing import Final
 
 from sluice_node.core.desired import Address, DesiredNode, Network, Peer, PolicyProgram
 from sluice_node.core.holder import holder
-from sluice_node.core.objects import EgressIP, EgressNode, Key, Node, Pod, Policy, Pool, ServiceCIDR
+from sluice_node.core.objects import EgressIP, EgressNode, Endpoints, Key, Node, Pod, Policy, Pool, ServiceCIDR
 from sluice_node.core.select import Selection
 
 NEVER_REDIRECTED: Final[frozenset[Network]] = frozenset(
@@ -72,6 +72,7 @@ class Snapshot:
     egress_ips: tuple[EgressIP, ...] = ()
     egress_nodes: tuple[EgressNode, ...] = ()
     service_cidrs: tuple[ServiceCIDR, ...] = ()
+    api_endpoints: tuple[Endpoints, ...] = ()
     alive: frozenset[str] = frozenset()
     namespace: str = "sluice-system"
     """Sluice's own: only there are gateway pods believed."""
@@ -235,6 +236,8 @@ def excluded(snapshot: Snapshot) -> frozenset[Network]:
         found.update(ip_network(address) for address in other.addresses)
     for services in snapshot.service_cidrs:
         found.update(services.cidrs)
+    for api in snapshot.api_endpoints:
+        found.update(ip_network(address) for address in api.addresses)
     return frozenset(found)
 
 

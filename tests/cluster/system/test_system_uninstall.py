@@ -26,5 +26,5 @@ def test_uninstall_leaves_every_node_as_it_was_before_the_install(world: World) 
             # kube-proxy takes the chains of Services that are gone away a little later
             wait_for(f"{node} as before", same, 90, every=2)
         except ClusterError:
-            before, after = world.clean[node].splitlines(), kernel_state(system, node).splitlines()
-            pytest.fail("\n".join(difflib.unified_diff(before, after, f"{node} before", "after", lineterm="")))
+            lines = difflib.unified_diff(world.clean[node], kernel_state(system, node), node, "after", lineterm="", n=0)
+            pytest.fail("\n".join(lines))

@@ -5,6 +5,7 @@ than an egress IP is a leak.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -24,7 +25,7 @@ class World:
     """The system under test and its pods, one selected and one unselected on each node."""
 
     system: System
-    clean: Mapping[str, str]
+    clean: Mapping[str, list[str]]
     """Kernel state of each node before Sluice was installed."""
     selected: Mapping[str, Pod] = field(default_factory=dict)
     others: Mapping[str, Pod] = field(default_factory=dict)
@@ -78,17 +79,27 @@ def ask(system: System, pod: Pod, kind: str, where: Sequence[str], *, timeout: f
     return [json.loads(line) for line in output.splitlines()]
 
 
-def kernel_state(system: System, node: str) -> str:
-    """Everything that Sluice might leave on a node, without counters: rules, routes, links, proxy neighbours."""
+#: What differs between two pods in the same place: their addresses, and the names of their links.
+_PODS = re.compile(
+    r"10\.244\.\d+\.\d+|fd00:10:244:[0-9a-f:]+|(veth|cali)[0-9a-f]+(@\w+)?|link/ether \S+|link-netns\S* \S+"
+)
+
+
+def kernel_state(system: System, node: str) -> list[str]:
+    """Everything that Sluice might leave on a node: rules, routes, links, proxy neighbours and settings, in lines.
+
+    Without counters, and with one word for every pod, since pods of others come and go.
+    """
     script = (
         "nft --stateless list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all;"
         "ip -o link | sed 's/^[0-9]*: //'; ip neigh show proxy; ip -6 neigh show proxy;"
         "sysctl net.ipv4.tcp_fwmark_accept net.ipv4.conf.eth0 net.ipv4.neigh.eth0 net.ipv6.neigh.eth0.proxy_delay"
     )
-    return system.cluster.host(node).run(["sh", "-c", script]).stdout
+    text = system.cluster.host(node).run(["sh", "-c", script]).stdout
+    return sorted({_PODS.sub("<pod>", line) for line in text.splitlines()})
 
 
-def populate(system: System, clean: Mapping[str, str]) -> World:
+def populate(system: System, clean: Mapping[str, list[str]]) -> World:
     """Pool, policy and pods, once they are ready."""
     system.namespace(NAMESPACE, {"egress": POOL})
     system.apply(

@@ -81,7 +81,15 @@ class Bench:
 
     def stores(self) -> list[Any]:
         state = self.state
-        return [state.pods, state.policies, state.pools, state.egress_ips, state.egress_nodes, state.service_cidrs]
+        return [
+            state.pods,
+            state.policies,
+            state.pools,
+            state.egress_ips,
+            state.egress_nodes,
+            state.service_cidrs,
+            state.api_endpoints,
+        ]
 
     def fill(self) -> None:
         self.state.set_node(NODE)
