@@ -1,4 +1,4 @@
-"""Settings of the operator's unit tests."""
+"""What all tests need."""
 
 import asyncio
 from collections.abc import Iterator
