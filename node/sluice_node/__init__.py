@@ -1,1 +1,1 @@
-"""."""
+"""Sluice's node agent: decides (core), programs the kernel (kernel), talks to Kubernetes and the proxies (agent)."""
