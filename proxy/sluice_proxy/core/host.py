@@ -43,7 +43,7 @@ def parse_host(text: str) -> Host:
     """An IPv4 address in dotted quad form, or a DNS name (RFC 1123, section 2.1, and the underscore that DNS has in
     practice).
 
-    Raises RefusedError (400).
+    Raises RefusedError (400; 403 for localhost).
     """
     try:
         return IPv4Address(text)
@@ -59,6 +59,9 @@ def parse_host(text: str) -> Host:
     # addresses look.
     if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
         raise malformed("bad-host", "The target's host looks like an IPv4 address but is not in dotted quad form.")
+    # Names of the loopback address by definition (RFC 6761, section 6.3), which must not be sent to a name server.
+    if name == "localhost" or name.endswith(".localhost"):
+        raise malformed("localhost", "The proxy does not connect to its own host.", status=403)
     return name
 
 
