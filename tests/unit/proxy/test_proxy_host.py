@@ -33,7 +33,8 @@ def test_addresses_and_names_in_normal_form(text: str, host: object) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "localhost", "LOCALHOST.", "a.localhost", "0x7f.1", "127.1", "2130706433", "0177.0.0.1", "0x7f000001", "127.0.0.01", "127.0.0.1.", "1.2.3.4.5",
+        "localhost", "LOCALHOST.", "a.localhost",
+        "0x7f.1", "127.1", "2130706433", "0177.0.0.1", "0x7f000001", "127.0.0.01", "127.0.0.1.", "1.2.3.4.5",
         "256.0.0.1",
         "①②⑦.0.0.1", "a.0x", "a.1", "", ".", "a..b", ".a", "a..", "-a.test", "a-.test", "a b", "a%00b", "a/b", "a@b",
         "bücher.test",
