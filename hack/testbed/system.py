@@ -232,7 +232,7 @@ def running(options: ClusterOptions, *, say: Say, keep: bool = False) -> Iterato
     if chosen_backend() == "local":
         prerequisites.ensure_local(say=say)
         prerequisites.ensure(prerequisites.IMAGES, say=say)
-    binaries.ensure(say=say)
+    binaries.ensure((binaries.HELM,), say=say)
     archives = images.build(progress=say)
     cluster = open_cluster(options)
     started = time.monotonic()

@@ -163,7 +163,7 @@ def test_the_reason_of_a_node_is_shown_only_while_something_is_wrong(clean: ApiS
         assert (row["Programmed"], row["Reason"]) == (status, shown)
 
 
-@pytest.mark.parametrize("name", ["egresspools", "egresspool", "ep", "epol", "eip", "en", "egress"])
+@pytest.mark.parametrize("name", ["egresspools", "egresspool", "epool", "epol", "eip", "en", "egress"])
 def test_kinds_go_by_their_short_names_and_their_category(api: ApiServer, name: str) -> None:
     done = api.kubectl("get", name, "--all-namespaces")
     assert done.returncode == 0, done.stderr

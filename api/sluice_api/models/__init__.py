@@ -50,7 +50,7 @@ KINDS = (
     Kind(
         "EgressPool",
         names.POOLS,
-        "ep",
+        "epool",  # not ep: that is Endpoints, and kubectl would take it for those
         namespaced=False,
         description="Addresses that pods may leave the cluster with, and the gateways that carry their traffic.",
         spec=PoolSpec,

@@ -98,21 +98,21 @@ class Condition(Model):
     )
 
 
-def pending(*types: ConditionType) -> Any:
-    """The conditions of an object that no operator has looked at, so that a dead operator is visible."""
+def pending(*types: ConditionType, writer: str) -> Any:
+    """The conditions of an object that its writer has not looked at yet, so that a dead one is visible."""
     return [
         {
             "type": str(kind),
             "status": "Unknown",
             "reason": str(Reason.PENDING),
-            "message": "waiting for the operator",
+            "message": f"waiting for {writer}",
             "lastTransitionTime": "1970-01-01T00:00:00Z",
         }
         for kind in types
     ]
 
 
-def conditions(*types: ConditionType) -> Any:
+def conditions(*types: ConditionType, writer: str = "the operator") -> Any:
     """The field `conditions` of a status."""
     return Field(
         default_factory=list,
@@ -121,7 +121,7 @@ def conditions(*types: ConditionType) -> Any:
         json_schema_extra={
             "x-kubernetes-list-type": "map",
             "x-kubernetes-list-map-keys": ["type"],
-            "default": pending(*types),
+            "default": pending(*types, writer=writer),
         },
     )
 

@@ -60,4 +60,4 @@ class EgressNodeStatus(Model):
     gateways: list[GatewayHealth] = Field(
         default_factory=list, max_length=5000, description="Gateways as seen from the node."
     )
-    conditions: list[Condition] = conditions(ConditionType.PROGRAMMED)
+    conditions: list[Condition] = conditions(ConditionType.PROGRAMMED, writer="the node's agent")

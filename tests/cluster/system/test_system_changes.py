@@ -65,12 +65,19 @@ def test_a_label_makes_a_pod_leave_with_the_egress_ip_and_its_removal_ends_it(wo
 @pytest.mark.cluster
 def test_a_policy_takes_effect_when_it_is_applied_and_ends_when_it_is_deleted(world: World, pod: Pod) -> None:
     world.system.apply(policy(NAMESPACE, "second", POOL, {"app": "changing"}))
-    follow(world, pod, "policy applied, no more from the node", lambda a: not from_node(world, pod)(a))
+    others = world.egress()
+    still = from_node(world, pod)
+    follow(
+        world,
+        pod,
+        "kubectl apply of a policy, first right packets",
+        lambda a: a["ok"] and not still(a) and a["address"] not in others,
+    )
     world.system.wait_condition("egresspolicy", "second", "Ready", namespace=NAMESPACE, seconds=SECONDS)
     own = set(world.system.addresses_of(NAMESPACE, "second"))
     assert own
-    assert not own & world.egress()
-    follow(world, pod, "policy ready, its own egress IP", from_any(own))
+    assert not own & others
+    follow(world, pod, "its own egress IPs", from_any(own))
     world.system.delete("egresspolicy", "second", NAMESPACE)
     follow(world, pod, "policy deleted, node's address again", from_node(world, pod))
     names = {e["spec"]["address"] for e in world.system.objects("egressips")}
