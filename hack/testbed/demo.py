@@ -9,6 +9,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
+import yaml
+
 from testbed.cluster import ClusterError, ClusterOptions
 from testbed.system import NAMESPACE, Pod, System, policy, pool, running, traffic_pod
 
@@ -53,8 +55,10 @@ def show(system: System) -> bool:
     """Install, apply two YAML files, send from four pods, and print what the outside saw."""
     say(f"helm install sluice charts/sluice --namespace {NAMESPACE}")
     system.install()
+    say("four pods: one with the label app=billing on each node, and another")
     system.namespace("billing")
     say("kubectl apply -f pool.yaml -f policy.yaml")
+    print("\n---\n".join(yaml.safe_dump(d, sort_keys=False).strip() for d in (POOL, POLICY)), flush=True)
     system.apply(POOL, POLICY)
     names = [(f"billing-{node}", node, {"app": "billing"}) for node in system.cluster.nodes]
     names.append(("other", system.cluster.nodes[0], {"app": "other"}))
@@ -64,7 +68,7 @@ def show(system: System) -> bool:
     say(f"a host outside, at {', '.join(map(str, system.outside.host.addresses))}, is asked what it sees")
     good = _report(system, pods, egress)
     say(f"kubectl get {KINDS} -A")
-    print(system.kubectl("get", KINDS, "-A"), flush=True)
+    print(system.kubectl("get", KINDS, "-A").rstrip(), flush=True)
     return good
 
 

@@ -48,3 +48,14 @@ def test_twenty_megabytes_arrive_intact_through_a_link_with_a_small_mtu(world: W
 @pytest.mark.cluster
 def test_no_packet_of_a_selected_pod_was_seen_with_another_source(world: World) -> None:
     assert not world.leaks()
+
+
+@pytest.mark.cluster
+def test_an_agent_takes_at_most_sixty_megabytes(world: World) -> None:
+    for node in world.system.cluster.nodes:
+        script = "for p in $(pgrep -f '/sluice-agent run'); do grep VmRSS /proc/$p/status; done"
+        resident = world.system.cluster.host(node).run(["sh", "-c", script]).stdout.split()
+        sizes = [int(word) / 1024 for word in resident if word.isdecimal()]
+        assert sizes
+        print(f"agent of {node}: {max(sizes):.0f} MB resident")
+        assert max(sizes) <= 60
