@@ -55,13 +55,13 @@ def show(system: System) -> bool:
     """Install, apply two YAML files, send from four pods, and print what the outside saw."""
     say(f"helm install sluice charts/sluice --namespace {NAMESPACE}")
     system.install()
-    say("four pods: one with the label app=billing on each node, and another")
     system.namespace("billing")
     say("kubectl apply -f pool.yaml -f policy.yaml")
     print("\n---\n".join(yaml.safe_dump(d, sort_keys=False).strip() for d in (POOL, POLICY)), flush=True)
     system.apply(POOL, POLICY)
     names = [(f"billing-{node}", node, {"app": "billing"}) for node in system.cluster.nodes]
     names.append(("other", system.cluster.nodes[0], {"app": "other"}))
+    say("four pods: one with the label app=billing on each node, and another")
     pods = system.start_pods(*(traffic_pod("billing", name, node=node, labels=labels) for name, node, labels in names))
     system.wait_condition("egresspolicy", "billing", "Ready", namespace="billing", seconds=90)
     egress = set(system.addresses_of("billing", "billing"))
