@@ -81,7 +81,8 @@ def ask(system: System, pod: Pod, kind: str, where: Sequence[str], *, timeout: f
 
 #: What differs between two pods in the same place, or two boots of a node: addresses, numbers and names of links.
 _PODS = re.compile(
-    r"10\.244\.\d+\.\d+|(fd00:10:244|fe80):[0-9a-f:]+|veth[0-9a-f]+(@\w+)?|@if\d+|KUBE-SEP-\w+|link/ether \S+|link-netns\S* \S+"
+    r"10\.244\.\d+\.\d+|(fd00:10:244|fe80):[0-9a-f:]+|veth[0-9a-f]+(@\w+)?|@if\d+|link/ether \S+|link-netns\S* \S+"
+    r"|KUBE-SEP-\w+"
 )
 
 
