@@ -50,7 +50,7 @@ down: venv ## take the cluster down again
 	@$(PY) -m testbed down
 
 images: venv ## build the images
-	@$(PY) -m testbed.images
+	@$(PY) -m testbed.images build
 
 bench: venv ## data path and proxy, ours and the alternatives in one run
 	@$(PY) bench/datapath.py && $(PY) bench/proxy.py
