@@ -122,6 +122,9 @@ class Topology:
         space = Namespace(f"{self.prefix}{name}")
         self.stack.callback(space.close)
         self.spaces[name] = space
+        # Duplicate address detection takes a link-local address a second or two, and until then nothing that is
+        # forwarded to a neighbour is solicited: hosts that are up have that behind them.
+        space.call(set_sysctls, {f"ipv6/conf/{scope}/accept_dad": "0" for scope in ("all", "default")})
         space.ip("link set lo up")
         return space
 
