@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         "leaves has the policy's egress address.",
     )
     parser.add_argument("--pool", required=True, help="the EgressPool whose policies this proxy serves")
-    parser.add_argument("--listen-port", required=True, type=int, help="port on every address of the node")
+    parser.add_argument("--listen-port", required=True, type=_port, help="port on every address of the node")
     parser.add_argument("--no-proxy", action="store_true", help="answer only /healthz and /readyz")
     parser.add_argument(
         "--agent-socket", default=AGENT_SOCKET, help="unix socket of the node's agent (default: %(default)s)"
@@ -79,6 +79,13 @@ def _parser() -> argparse.ArgumentParser:
         "--log-format", choices=("json", "text"), default="json", help="of the access log (default: %(default)s)"
     )
     return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{port} is no port: use 1 to 65535")
+    return port
 
 
 def _positive(text: str) -> int:
