@@ -11,7 +11,7 @@ import pytest
 from tests.cluster.system.world import World, kernel_state, populate
 
 from testbed.cluster import ClusterOptions, Cni, ProxyMode
-from testbed.system import running
+from testbed.system import running, traffic_pod
 
 
 def say(text: str) -> None:
@@ -28,6 +28,9 @@ def world() -> Iterator[World]:
         cni=cast(Cni, os.environ.get("SLUICE_CNI", "ptp")),
     )
     with running(options, say=say, keep=os.environ.get("SLUICE_KEEP") == "1") as system:
+        # a pod that stays on each node: what a CNI makes for a node's first pod is then there before and after
+        system.namespace("residents")
+        system.start_pods(*(traffic_pod("residents", f"resident-{n}", node=n, labels={}) for n in system.cluster.nodes))
         clean = {node: kernel_state(system, node) for node in system.cluster.nodes}
         say("installing Sluice")
         system.install()
