@@ -11,7 +11,7 @@ import pytest
 from tests.cluster.system.world import World, kernel_state, populate
 
 from testbed.cluster import ClusterOptions, Cni, ProxyMode
-from testbed.system import running, traffic_pod
+from testbed.system import running, traffic_pod, wait_for
 
 
 def say(text: str) -> None:
@@ -31,6 +31,14 @@ def world() -> Iterator[World]:
         # a pod that stays on each node: what a CNI makes for a node's first pod is then there before and after
         system.namespace("residents")
         system.start_pods(*(traffic_pod("residents", f"resident-{n}", node=n, labels={}) for n in system.cluster.nodes))
+        for node in system.cluster.nodes:
+            host = system.cluster.host(node)
+            # an address has no routes until duplicate address detection is through with it
+            wait_for(
+                f"no tentative address on {node}",
+                lambda host=host: not host.run(["ip", "-6", "address", "show", "tentative"]).stdout.strip(),
+                20,
+            )
         clean = {node: kernel_state(system, node) for node in system.cluster.nodes}
         say("installing Sluice")
         system.install()
