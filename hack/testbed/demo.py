@@ -27,7 +27,9 @@ def say(text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; 0 when every selected pod was seen with the policy's egress IP."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--keep", action="store_true", help="leave the cluster running (SLUICE_TESTBED=demo make down removes it)")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the cluster running (SLUICE_TESTBED=demo make down removes it)"
+    )
     parser.add_argument("--proxy-mode", choices=("nftables", "iptables"), default="nftables")
     parser.add_argument("--cni", choices=("ptp", "bridge"), default="ptp")
     options = parser.parse_args(arguments)
