@@ -9,10 +9,11 @@ Invariants:
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, NamedTuple
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 
 class PolicyKey(NamedTuple):
@@ -221,6 +222,31 @@ class EgressNode:
     removing: bool = False
 
 
+class Taint(NamedTuple):
+    """A taint of a Node."""
+
+    key: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterNode:
+    """A Node of the cluster, whether or not an agent runs there; heartbeats and the like are left out.
+
+    `ready` is its condition Ready; `addresses` are all that its status names, IPv4 and IPv6, internal and external.
+    """
+
+    name: str
+    uid: str
+    addresses: tuple[Address, ...] = ()
+    pod_cidrs: tuple[Network, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+    unschedulable: bool = False
+    ready: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class GatewayObject:
     """A live Deployment, Service or PodDisruptionBudget of a pool; `document` holds metadata and spec."""
@@ -251,7 +277,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything a plan is made from. `now` is RFC 3339 in UTC, used only as a transition time."""
+    """Everything a plan is made from. `now` is RFC 3339 in UTC, used only as a transition time.
+
+    `nodes` are the reports of agents, `cluster_nodes` the Nodes of the cluster; either may lack what the other has.
+    """
 
     now: str
     settings: Settings
@@ -260,5 +289,6 @@ class Snapshot:
     namespaces: Mapping[str, Namespace] = field(default_factory=dict)
     egress_ips: Mapping[str, EgressIP] = field(default_factory=dict)
     nodes: Mapping[str, EgressNode] = field(default_factory=dict)
+    cluster_nodes: Mapping[str, ClusterNode] = field(default_factory=dict)
     gateway_objects: Mapping[tuple[str, str], GatewayObject] = field(default_factory=dict)
     ids: IdCounter = IdCounter()

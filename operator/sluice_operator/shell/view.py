@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sluice_operator.core import project
+from sluice_operator.core import project, project_cluster
 from sluice_operator.core.snapshot import (
+    ClusterNode,
     EgressIP,
     EgressNode,
     GatewayObject,
@@ -56,6 +57,9 @@ class View:
         self.namespaces = Store[str, Namespace]("namespace", project=project.namespace, key_of=_name, wake=wake)
         self.egress_ips = Store[str, EgressIP]("egress IP", project=project.egress_ip, key_of=_name, wake=wake)
         self.nodes = Store[str, EgressNode]("node", project=project.egress_node, key_of=_name, wake=wake)
+        self.cluster_nodes = Store[str, ClusterNode](
+            "cluster node", project=project_cluster.cluster_node, key_of=_name, wake=wake
+        )
         self.gateway_objects = Store[tuple[str, str], GatewayObject](
             "gateway",
             project=lambda document: project.gateway_object(document, kind=document["kind"]),
@@ -68,6 +72,7 @@ class View:
             Followed(kube.NAMESPACE, self.namespaces),
             Followed(kube.EGRESS_IP, self.egress_ips),
             Followed(kube.EGRESS_NODE, self.nodes),
+            Followed(kube.NODE, self.cluster_nodes),
         )
 
     @property
@@ -87,6 +92,7 @@ class View:
             namespaces=self.namespaces.snapshot(),
             egress_ips=self.egress_ips.snapshot(),
             nodes=self.nodes.snapshot(),
+            cluster_nodes=self.cluster_nodes.snapshot(),
             gateway_objects=self.gateway_objects.snapshot(),
             ids=self.ids,
         )

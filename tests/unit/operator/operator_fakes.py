@@ -316,14 +316,29 @@ class World:
     def remove_policy(self, namespace: str, name: str) -> None:
         self.api.remove(kube.EGRESS_POLICY, name, namespace=namespace)
 
-    def node(self, name: str, *, gateway_for: list[str] | None = None) -> None:
+    def node(self, name: str, *, gateway_for: list[str] | None = None, addresses: tuple[str, ...] = ()) -> None:
+        """A Node and the EgressNode of its agent."""
         self.pods.setdefault(name, {})
         self.gateways[name] = gateway_for or []
+        self.cluster_node(name, *addresses)
         self.api.put(kube.EGRESS_NODE, {"metadata": {"name": name}, "spec": {}})
+
+    def cluster_node(self, name: str, *addresses: str) -> None:
+        """A Node as its kubelet reports it."""
+        document = {
+            "metadata": {"name": name},
+            "spec": {},
+            "status": {
+                "addresses": [{"type": "InternalIP", "address": address} for address in addresses],
+                "conditions": [{"type": "Ready", "status": "True"}],
+            },
+        }
+        self.api.put(kube.NODE, document)
 
     def remove_node(self, name: str) -> None:
         self.pods.pop(name)
         self.gateways.pop(name)
+        self.api.remove(kube.NODE, name)
         self.api.remove(kube.EGRESS_NODE, name)
 
     def run_pods(self, node: str, namespace: str, policy: str, count: int) -> None:
