@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import click
 
 from testbed import binaries
 from testbed.cluster import DEFAULT_NAME, Cluster, ClusterError, ClusterOptions, open_cluster
+from testbed.interruption import Interrupted, interruptible
 
 PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": ["--help-testbed"]}
 Command = Callable[..., Any]
@@ -142,10 +142,14 @@ def shell_env(name: str) -> None:
 
 def main() -> None:
     """Run the command line; errors of the cluster are messages, not tracebacks."""
-    # `up` cleans up behind itself when it is told to end
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        group(prog_name="testbed")
+        with interruptible():  # `up` cleans up behind itself when it is told to end
+            group(prog_name="testbed", standalone_mode=False)
+    except Interrupted as interruption:
+        sys.exit(interruption.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except (ClusterError, subprocess.SubprocessError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)

@@ -5,13 +5,13 @@ Says each step as it begins it, and shows the commands a user would type. Interr
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Sequence
 
 import yaml
 
 from testbed.cluster import ClusterError, ClusterOptions
+from testbed.interruption import Interrupted, interruptible
 from testbed.system import NAMESPACE, Pod, System, policy, pool, running, traffic_pod
 
 KINDS = "egresspools,egresspolicies,egressips,egressnodes"
@@ -33,24 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--proxy-mode", choices=("nftables", "iptables"), default="nftables")
     parser.add_argument("--cni", choices=("ptp", "bridge"), default="ptp")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
     wanted = ClusterOptions(name="demo", proxy_mode=options.proxy_mode, cni=options.cni)
     try:
-        with running(wanted, say=say, keep=options.keep) as system:
+        with interruptible(), running(wanted, say=say, keep=options.keep) as system:
             good = show(system)
             if options.keep:
                 print(f"\nThe cluster stays: export KUBECONFIG={system.cluster.kubeconfig}")
     except ClusterError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except Interrupted as interruption:
         print("\ninterrupted; the cluster is removed", file=sys.stderr)
-        return 130
+        return interruption.exit_code
     return 0 if good else 1
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def show(system: System) -> bool:

@@ -1,13 +1,12 @@
 """Everything that must hold before a change lands, in order of cost: `python -m testbed.suite`.
 
-The cheap steps all run, so that one sees everything that is wrong at once; the clusters come up only when those are
-green. Each step is an ordinary command that can be run by hand: it is printed.
+Every step runs, whatever became of those before it, so that one sees everything that is wrong at once. Each step is an
+ordinary command that can be run by hand: it is printed, and so are its minutes.
 Must not: decide anything about a test; a step is green exactly when its command exits with 0.
 """
 
 import os
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,8 +15,11 @@ from pathlib import Path
 
 from testbed import binaries, prerequisites
 from testbed.cluster import ClusterError, chosen_backend
+from testbed.interruption import Interrupted, interruptible, run_to_its_end
 
 BIN = Path(sys.executable).parent
+ENOUGH_FAILURES = 10
+"""After that many failures of one step its cause is plain, and the rest would only cost time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,36 +35,46 @@ class Step:
         return " ".join([*(f"{k}={v}" for k, v in self.env.items()), shlex.join(self.argv)])
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a step; `seconds` it took."""
+
+    step: Step
+    green: bool
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.green else 'FAIL'} {self.seconds / 60:5.1f} min  {self.step.title}"
+
+
 def cluster_step(proxy_mode: str, cni: str, tests: Sequence[str]) -> Step:
     """The system tests on one kind of cluster; each kind brings up its own and takes it down."""
     return Step(
         f"cluster: kube-proxy {proxy_mode}, {cni} CNI",
-        [str(BIN / "pytest"), *tests, "-q", "-x", "--timeout=900"],
+        [str(BIN / "pytest"), *tests, "-q", f"--maxfail={ENOUGH_FAILURES}", "--timeout=900"],
         {"SLUICE_PROXY_MODE": proxy_mode, "SLUICE_CNI": cni},
     )
 
 
-CHEAP = (
+STEPS = (
     Step("style", [str(BIN / "ruff"), "check", "."]),
     Step("formatting", [str(BIN / "ruff"), "format", "--check", "."]),
     Step("types", [str(BIN / "mypy")]),
     Step("layers", [str(BIN / "lint-imports")]),
     Step("generated CRDs", [sys.executable, "-m", "sluice_api.crd", "--check"]),
     Step("unit tests", [str(BIN / "pytest"), "tests/unit", "-q"]),
-)
-DEAR = (
     Step("network namespaces", [str(BIN / "pytest"), "tests/netns", "-q", "--timeout=300"]),
     cluster_step("nftables", "ptp", ["tests/cluster"]),
     cluster_step("iptables", "bridge", ["tests/cluster/system"]),
 )
 
 
-def run(step: Step) -> tuple[bool, float]:
-    """Run one step in the foreground; (green?, seconds)."""
+def run(step: Step) -> Result:
+    """Run one step in the foreground. Raises Interrupted when it was told to end, after it has cleaned up."""
     print(f"\n==> {step.title}\n    {step.command_line()}", flush=True)
     started = time.monotonic()
-    code = subprocess.run(step.argv, env={**os.environ, **step.env}, check=False).returncode
-    return code == 0, time.monotonic() - started
+    code = run_to_its_end(step.argv, env={**os.environ, **step.env})
+    return Result(step, code == 0, time.monotonic() - started)
 
 
 def prepare() -> None:
@@ -75,27 +87,25 @@ def prepare() -> None:
 
 def main() -> int:
     """Run the suite; 0 when every step was green."""
-    results: list[tuple[Step, bool, float]] = []
+    results: list[Result] = []
+    started = time.monotonic()
     try:
-        prepare()
-        for steps in (CHEAP, DEAR):
-            for step in steps:
-                results.append((step, *run(step)))
-                if step in DEAR and not results[-1][1]:
-                    break
-            if not all(green for _, green, _ in results):
-                break
+        with interruptible():
+            prepare()
+            for step in STEPS:
+                results.append(run(step))
     except ClusterError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted", flush=True)
-        return 130
+    except Interrupted as interruption:
+        print(f"\ninterrupted; {len(STEPS) - len(results)} steps were not finished", flush=True)
+        return interruption.exit_code
     finally:
         print()
-        for step, green, seconds in results:
-            print(f"{'ok  ' if green else 'FAIL'} {seconds:7.1f} s  {step.title}")
-    return 0 if all(green for _, green, _ in results) else 1
+        for result in results:
+            print(result)
+        print(f"     {(time.monotonic() - started) / 60:5.1f} min  in all", flush=True)
+    return 0 if all(result.green for result in results) else 1
 
 
 if __name__ == "__main__":

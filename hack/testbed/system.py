@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from testbed import binaries, images, prerequisites
 from testbed.cluster import Cluster, ClusterError, ClusterOptions, chosen_backend, open_cluster
 from testbed.dns.zone import Zone
+from testbed.interruption import uninterrupted
 from testbed.outside import OutsideHost
 
 NAMESPACE = "sluice-system"
@@ -249,7 +250,8 @@ def running(options: ClusterOptions, *, say: Say, keep: bool = False) -> Iterato
     finally:
         if not keep:
             say("removing the cluster")
-            cluster.down()
+            with uninterrupted():
+                cluster.down()
 
 
 def _outside(cluster: Cluster, name: str) -> OutsideHost:

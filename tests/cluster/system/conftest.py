@@ -1,6 +1,7 @@
 """One cluster with Sluice on it for all tests of this folder, with traffic pods on every node.
 
-SLUICE_PROXY_MODE and SLUICE_CNI choose the kind of cluster; SLUICE_KEEP=1 leaves it running for a look.
+SLUICE_PROXY_MODE and SLUICE_CNI choose the kind of cluster, SLUICE_TESTBED its name; SLUICE_KEEP=1 leaves it running
+for a look.
 """
 
 import os
@@ -23,7 +24,7 @@ def say(text: str) -> None:
 def world() -> Iterator[World]:
     """A cluster with Sluice, a pool, a policy and pods."""
     options = ClusterOptions(
-        name="test",
+        name=os.environ.get("SLUICE_TESTBED", "test"),
         proxy_mode=cast(ProxyMode, os.environ.get("SLUICE_PROXY_MODE", "nftables")),
         cni=cast(Cni, os.environ.get("SLUICE_CNI", "ptp")),
     )
