@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import cast
 
 import pytest
-from tests.cluster.system.world import World, kernel_state, populate
+from tests.cluster.system.world import RESIDENTS, World, kernel_state, populate
 
 from testbed.cluster import ClusterOptions, Cni, ProxyMode
 from testbed.system import running, traffic_pod, wait_for
@@ -30,8 +30,8 @@ def world() -> Iterator[World]:
     )
     with running(options, say=say, keep=os.environ.get("SLUICE_KEEP") == "1") as system:
         # a pod that stays on each node: what a CNI makes for a node's first pod is then there before and after
-        system.namespace("residents")
-        system.start_pods(*(traffic_pod("residents", f"resident-{n}", node=n, labels={}) for n in system.cluster.nodes))
+        system.namespace(RESIDENTS)
+        system.start_pods(*(traffic_pod(RESIDENTS, f"resident-{n}", node=n, labels={}) for n in system.cluster.nodes))
         for node in system.cluster.nodes:
             host = system.cluster.host(node)
             # an address has no routes until duplicate address detection is through with it

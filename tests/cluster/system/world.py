@@ -18,6 +18,8 @@ SELECTED_PORT = 7000
 POOL = "partners"
 NAMESPACE = "billing"
 LABELS = {"app": "billing"}
+RESIDENTS = "residents"
+"""Namespace of a pod on each node that is there before Sluice and after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +84,34 @@ def ask(system: System, pod: Pod, kind: str, where: Sequence[str], *, timeout: f
 #: What differs between two pods in the same place, or two boots of a node: addresses, numbers and names of links.
 _PODS = re.compile(
     r"10\.244\.\d+\.\d+|(fd00:10:244|fe80):[0-9a-f:]+|veth[0-9a-f]+(@\w+)?|@if\d+|link/ether \S+|link-netns\S* \S+"
-    r"|KUBE-SEP-\w+"
 )
+#: What belongs to kube-proxy: it follows every Service and every pod behind one, wherever the scheduler put it.
+_KUBE_PROXY_TABLE = re.compile(r"^table ip6? kube-proxy \{.*?^\}\n", re.MULTILINE | re.DOTALL)
+_KUBE_PROXY_CHAIN = re.compile(r"^\tchain KUBE-\S+ \{.*?^\t\}\n", re.MULTILINE | re.DOTALL)
+_KUBE_PROXY_RULE = re.compile(r"^.*\b(jump|goto) KUBE-.*\n", re.MULTILINE)
+
+
+def without_kube_proxy(ruleset: str) -> str:
+    """The output of `nft list ruleset` without the tables, chains and jumps of kube-proxy, in either mode."""
+    for theirs in (_KUBE_PROXY_TABLE, _KUBE_PROXY_CHAIN, _KUBE_PROXY_RULE):
+        ruleset = theirs.sub("", ruleset)
+    return ruleset
 
 
 def kernel_state(system: System, node: str) -> list[str]:
     """Everything that Sluice might leave on a node: rules, routes, links, proxy neighbours and settings, in lines.
 
-    Without counters, and with one word for every pod, since pods of others come and go.
+    Without counters and without what kube-proxy rewrites all the time, and with one word for every pod, since pods of
+    others come and go. Whether kube-proxy's rules are whole is seen by what they do.
     """
     script = (
-        "nft --stateless list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all;"
+        "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all;"
         "ip -o link | sed 's/^[0-9]*: //'; ip neigh show proxy; ip -6 neigh show proxy;"
         "sysctl net.ipv4.tcp_fwmark_accept net.ipv4.conf.eth0 net.ipv4.neigh.eth0 net.ipv6.neigh.eth0.proxy_delay"
     )
-    text = system.cluster.host(node).run(["sh", "-c", script]).stdout
+    host = system.cluster.host(node)
+    text = without_kube_proxy(host.run(["nft", "--stateless", "list", "ruleset"]).stdout)
+    text += host.run(["sh", "-c", script]).stdout
     return sorted({_PODS.sub("<pod>", line) for line in text.splitlines()})
 
 
