@@ -9,15 +9,18 @@ import os
 import shlex
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testbed import binaries, prerequisites
+from testbed import binaries, leftovers, prerequisites
 from testbed.cluster import ClusterError, chosen_backend
 from testbed.interruption import Interrupted, interruptible, run_to_its_end
 
 BIN = Path(sys.executable).parent
+CLUSTERS = (os.environ.get("SLUICE_TESTBED", "test"),)
+"""Names of the clusters that steps bring up (and the tests of the testbed bring up and down themselves)."""
 ENOUGH_FAILURES = 10
 """After that many failures of one step its cause is plain, and the rest would only cost time."""
 
@@ -69,11 +72,14 @@ STEPS = (
 )
 
 
-def run(step: Step) -> Result:
-    """Run one step in the foreground. Raises Interrupted when it was told to end, after it has cleaned up."""
+def run(step: Step, *, mark: str) -> Result:
+    """Run one step in the foreground, its processes marked.
+
+    Raises Interrupted when it was told to end, after it has cleaned up.
+    """
     print(f"\n==> {step.title}\n    {step.command_line()}", flush=True)
     started = time.monotonic()
-    code = run_to_its_end(step.argv, env={**os.environ, **step.env})
+    code = run_to_its_end(step.argv, env={**os.environ, **step.env, leftovers.MARK: mark})
     return Result(step, code == 0, time.monotonic() - started)
 
 
@@ -86,26 +92,30 @@ def prepare() -> None:
 
 
 def main() -> int:
-    """Run the suite; 0 when every step was green."""
+    """Run the suite; 0 when every step was green and nothing was left behind."""
     results: list[Result] = []
-    started = time.monotonic()
+    started, mark, before = time.monotonic(), uuid.uuid4().hex, leftovers.standing()
+    code = 0
     try:
         with interruptible():
             prepare()
             for step in STEPS:
-                results.append(run(step))
+                results.append(run(step, mark=mark))
     except ClusterError as error:
         print(f"\n{error}", file=sys.stderr)
-        return 1
+        code = 1
     except Interrupted as interruption:
         print(f"\ninterrupted; {len(STEPS) - len(results)} steps were not finished", flush=True)
-        return interruption.exit_code
-    finally:
-        print()
-        for result in results:
-            print(result)
-        print(f"     {(time.monotonic() - started) / 60:5.1f} min  in all", flush=True)
-    return 0 if all(result.green for result in results) else 1
+        code = interruption.exit_code
+    left = leftovers.left(before, leftovers.standing(), others=leftovers.other_clusters(CLUSTERS))
+    left += leftovers.processes(mark)
+    print()
+    for result in results:
+        print(result)
+    for line in left:
+        print(f"FAIL left behind: {line}")
+    print(f"     {(time.monotonic() - started) / 60:5.1f} min  in all", flush=True)
+    return code or int(bool(left) or not all(result.green for result in results))
 
 
 if __name__ == "__main__":
