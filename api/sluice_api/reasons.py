@@ -17,11 +17,18 @@ class ConditionType(StrEnum):
     ASSIGNED = "Assigned"
     PROGRAMMED = "Programmed"
     READY = "Ready"
+    DEGRADED = "Degraded"
+    STALLED = "Stalled"
 
     @property
     def meaning(self) -> str:
         """What status True says."""
         return _TYPES[self]
+
+    @property
+    def abnormal(self) -> bool:
+        """Whether status True is the bad news. False for most: then anything but True is."""
+        return self in (ConditionType.DEGRADED, ConditionType.STALLED)
 
 
 class Reason(StrEnum):
@@ -32,6 +39,7 @@ class Reason(StrEnum):
     ASSIGNED = "Assigned"
     PROGRAMMED = "Programmed"
     READY = "Ready"
+    AS_EXPECTED = "AsExpected"
     INVALID_SPEC = "InvalidSpec"
     POOL_NOT_FOUND = "PoolNotFound"
     NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
@@ -42,6 +50,7 @@ class Reason(StrEnum):
     PORTS_EXHAUSTED = "PortsExhausted"
     WAITING_FOR_NODES = "WaitingForNodes"
     NO_GATEWAY_READY = "NoGatewayReady"
+    GATEWAYS_MISSING = "GatewaysMissing"
     OVERRIDDEN = "Overridden"
     IN_USE = "InUse"
     KERNEL_ERROR = "KernelError"
@@ -52,6 +61,11 @@ class Reason(StrEnum):
         """What it means and what to do, in a sentence or two."""
         return _MEANINGS[self]
 
+    @property
+    def lasting(self) -> bool:
+        """Whether waiting is no use: what a person wrote, or did not write, is in the way (Stalled)."""
+        return self in _LASTING
+
 
 _MEANINGS = {
     Reason.PENDING: "Nothing has been decided yet. If it stays, see whether the operator runs and what it logs.",
@@ -59,6 +73,7 @@ _MEANINGS = {
     Reason.ASSIGNED: "Every wanted family has an egress IP.",
     Reason.PROGRAMMED: "Every node concerned has this generation in its kernel.",
     Reason.READY: "Traffic leaves as the spec says.",
+    Reason.AS_EXPECTED: "There is nothing to complain of: what Degraded and Stalled say when they are False.",
     Reason.INVALID_SPEC: "The spec contradicts itself; the message names the field and what to write instead.",
     Reason.POOL_NOT_FOUND: "spec.pool names a pool that does not exist. Create it or correct the name.",
     Reason.NAMESPACE_NOT_ALLOWED: "The pool's spec.namespaces does not select the policy's namespace.",
@@ -71,6 +86,8 @@ _MEANINGS = {
     Reason.WAITING_FOR_NODES: "Nodes that the message names have not acknowledged this generation yet.",
     Reason.NO_GATEWAY_READY: "No gateway of the pool is ready, so selected traffic is dropped. "
     "See the pool's gateway Deployment.",
+    Reason.GATEWAYS_MISSING: "Fewer gateways are ready than spec.gateways.replicas asks for: traffic leaves, with less "
+    "in reserve. See the pods of the pool's gateway Deployment.",
     Reason.OVERRIDDEN: "Some pods are selected by a policy that takes precedence: a higher priority, or older.",
     Reason.IN_USE: "The pool is being deleted but policies that the message names still use it.",
     Reason.KERNEL_ERROR: "The node's agent could not program the kernel; the message is the kernel's.",
@@ -82,12 +99,31 @@ _TYPES = {
     ConditionType.ASSIGNED: "The policy has an egress IP of every family it wants, and ports of it on every node.",
     ConditionType.PROGRAMMED: "Every node concerned has acknowledged that its kernel does what the resource says.",
     ConditionType.READY: "All of the above, and traffic can leave.",
+    ConditionType.DEGRADED: "Less is there than was asked for, though traffic may leave. True is the bad news.",
+    ConditionType.STALLED: "It will not get better by itself: somebody has to change something. True is the bad news.",
 }
+
+_LASTING = frozenset(
+    {
+        Reason.INVALID_SPEC,
+        Reason.POOL_NOT_FOUND,
+        Reason.NAMESPACE_NOT_ALLOWED,
+        Reason.OVERLAPS_POOL,
+        Reason.POOL_EXHAUSTED,
+        Reason.ADDRESS_NOT_IN_POOL,
+        Reason.ADDRESS_IN_USE,
+        Reason.PORTS_EXHAUSTED,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ConditionReasons:
-    """The reasons that a condition of a kind may have: when its status is True, and otherwise."""
+    """The reasons that a condition of a kind may have: when all is well (True, or False if it is abnormal), and else.
+
+    A kind's rows are in the order in which its conditions are written, and all of them are always there: before the
+    writer has looked at the object they are Unknown.
+    """
 
     kind: str
     type: ConditionType
@@ -113,6 +149,13 @@ CONDITIONS: Final = (
         good=(Reason.READY,),
         bad=(*_POOL_ACCEPTED, Reason.NO_GATEWAY_READY, Reason.IN_USE),
     ),
+    ConditionReasons(
+        "EgressPool",
+        ConditionType.DEGRADED,
+        good=(Reason.AS_EXPECTED,),
+        bad=(Reason.PENDING, Reason.GATEWAYS_MISSING),
+    ),
+    ConditionReasons("EgressPool", ConditionType.STALLED, good=(Reason.AS_EXPECTED,), bad=_POOL_ACCEPTED),
     ConditionReasons("EgressPolicy", ConditionType.ACCEPTED, good=(Reason.ACCEPTED,), bad=_POLICY_ACCEPTED),
     ConditionReasons("EgressPolicy", ConditionType.ASSIGNED, good=(Reason.ASSIGNED,), bad=_ASSIGNED),
     ConditionReasons(
@@ -126,6 +169,10 @@ CONDITIONS: Final = (
         ConditionType.READY,
         good=(Reason.READY, Reason.OVERRIDDEN),
         bad=(*_POLICY_ACCEPTED, *_ASSIGNED[1:], Reason.WAITING_FOR_NODES, Reason.NO_GATEWAY_READY),
+    ),
+    ConditionReasons("EgressPolicy", ConditionType.DEGRADED, good=(Reason.AS_EXPECTED,), bad=(Reason.PENDING,)),
+    ConditionReasons(
+        "EgressPolicy", ConditionType.STALLED, good=(Reason.AS_EXPECTED,), bad=(*_POLICY_ACCEPTED, *_ASSIGNED[1:])
     ),
     ConditionReasons(
         "EgressNode",

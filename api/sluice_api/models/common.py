@@ -83,7 +83,7 @@ class Selector(Model):
 class Condition(Model):
     """One aspect of how the object is."""
 
-    type: str = Field(max_length=64, description="Accepted, Assigned, Programmed or Ready.")
+    type: str = Field(max_length=64, description="What the condition speaks of; docs/reasons.md lists them all.")
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
     reason: str = Field(min_length=1, max_length=64, description="One word for why; docs/reasons.md lists them all.")
     message: str = Field(default="", max_length=32768, description="What is wrong, with what, and what to do.")

@@ -180,7 +180,7 @@ class PolicyDisplay(Model):
 
     addresses: str = Field(default="", max_length=128, description="The egress IPs.")
     nodes: str = Field(default="", max_length=32, description="Programmed and concerned nodes.")
-    reason: str = Field(default="", max_length=64, description="Why the policy is not ready; empty when it is.")
+    reason: str = Field(default="", max_length=64, description="Why the policy is not ready, or is degraded.")
 
 
 class PolicyStatus(Model):
@@ -206,5 +206,10 @@ class PolicyStatus(Model):
     nodes: NodeCount = Field(default_factory=NodeCount, description="Nodes that have pods of the policy.")
     display: PolicyDisplay = Field(default_factory=PolicyDisplay, description="Columns of kubectl get.")
     conditions: list[Condition] = conditions(
-        ConditionType.ACCEPTED, ConditionType.ASSIGNED, ConditionType.PROGRAMMED, ConditionType.READY
+        ConditionType.ACCEPTED,
+        ConditionType.ASSIGNED,
+        ConditionType.PROGRAMMED,
+        ConditionType.READY,
+        ConditionType.DEGRADED,
+        ConditionType.STALLED,
     )

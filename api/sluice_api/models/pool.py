@@ -260,7 +260,7 @@ class PoolDisplay(Model):
     gateways: str = Field(default="", max_length=32, description="Ready and desired gateways.")
     ipv4: str = Field(default="", max_length=32, description="Assigned and all IPv4 addresses.")
     ipv6: str = Field(default="", max_length=32, description="Assigned and all IPv6 addresses.")
-    reason: str = Field(default="", max_length=64, description="Why the pool is not ready; empty when it is.")
+    reason: str = Field(default="", max_length=64, description="Why the pool is not ready, or is degraded.")
 
 
 class PoolStatus(Model):
@@ -283,4 +283,6 @@ class PoolStatus(Model):
         json_schema_extra={"format": "int32"},
     )
     display: PoolDisplay = Field(default_factory=PoolDisplay, description="Columns of kubectl get.")
-    conditions: list[Condition] = conditions(ConditionType.ACCEPTED, ConditionType.READY)
+    conditions: list[Condition] = conditions(
+        ConditionType.ACCEPTED, ConditionType.READY, ConditionType.DEGRADED, ConditionType.STALLED
+    )

@@ -6,12 +6,15 @@ Invariants:
 - Pure: no I/O; the time is an argument.
 """
 
+from collections.abc import Iterator
+
 from sluice_api.reasons import ConditionType, Reason
+from sluice_operator.core.conditions import Verdict, conditions
+from sluice_operator.core.degraded import Shortfall, degraded, stalled
 from sluice_operator.core.gateway import proxy_url
 from sluice_operator.core.index import Index
 from sluice_operator.core.pools import ResolvedPool
 from sluice_operator.core.snapshot import EgressIP, FamilyCount, PolicyKey, PoolStatus, Settings
-from sluice_operator.core.status import Verdict, conditions
 from sluice_operator.core.words import count, names
 
 
@@ -23,6 +26,7 @@ def pool_status(resolved: ResolvedPool, index: Index, settings: Settings, *, pro
     gateways = index.ready_gateways.get(pool.name, ())
     accepted = _accepted(resolved)
     ready = _ready(resolved, accepted, claims=claims, policies=policies, gateways=gateways)
+    lacking = degraded(_shortfalls(resolved, gateways))
     ipv4, ipv6 = _family(resolved, claims, 4), _family(resolved, claims, 6)
     return PoolStatus(
         observed_generation=pool.generation,
@@ -34,7 +38,12 @@ def pool_status(resolved: ResolvedPool, index: Index, settings: Settings, *, pro
         policies=len(policies),
         proxy=proxy_url(pool, settings),
         proxy_port=proxy_port,
-        conditions=conditions(pool.status.conditions, (accepted, ready), generation=pool.generation, now=now),
+        conditions=conditions(
+            pool.status.conditions,
+            (accepted, ready, lacking, stalled((accepted, ready, lacking))),
+            generation=pool.generation,
+            now=now,
+        ),
     )
 
 
@@ -85,7 +94,18 @@ def _ready(
             f"see the pods of Deployment {pool.name}-gateway"
         )
         return Verdict(kind, "False", Reason.NO_GATEWAY_READY, message)
-    message = ""
-    if len(gateways) < pool.gateways.replicas:
-        message = f"{len(gateways)} of {pool.gateways.replicas} gateways are ready: {names(gateways)}"
-    return Verdict(kind, "True", Reason.READY, message)
+    return Verdict(kind, "True", Reason.READY, "")
+
+
+def _shortfalls(resolved: ResolvedPool, gateways: tuple[str, ...]) -> Iterator[Shortfall]:
+    """What the pool has less of than its spec asks for."""
+    pool = resolved.pool
+    if resolved.refusal is not None or pool.deleting:
+        return
+    wanted = pool.gateways.replicas
+    if len(gateways) < wanted:
+        yield Shortfall(
+            Reason.GATEWAYS_MISSING,
+            f"{len(gateways)} of {count(wanted, 'gateway')} {'is' if len(gateways) == 1 else 'are'} ready"
+            f"{f' ({names(gateways)})' if gateways else ''}; see the pods of Deployment {pool.name}-gateway",
+        )

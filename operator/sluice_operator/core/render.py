@@ -86,9 +86,12 @@ def pool_status(status: PoolStatus) -> Document:
 
 
 def _shown_reason(conditions: tuple[Condition, ...]) -> str:
-    """The REASON column of kubectl: that of Ready, empty when there is nothing to say."""
-    reason = next((entry.reason for entry in conditions if entry.type == ConditionType.READY), "")
-    return "" if reason == Reason.READY else reason
+    """The REASON column of kubectl: that of Ready, or else of what is degraded; empty when there is nothing to say."""
+    found = {entry.type: entry for entry in conditions}
+    ready, degraded = found.get(ConditionType.READY), found.get(ConditionType.DEGRADED)
+    if ready is not None and ready.reason != Reason.READY:
+        return ready.reason
+    return degraded.reason if degraded is not None and degraded.status == "True" else ""
 
 
 def _condition(condition: Condition) -> Document:

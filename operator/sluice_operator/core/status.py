@@ -2,60 +2,19 @@
 
 Invariants:
 - Honest: `Programmed=True` only when every node's agent says that it has programmed this very state.
-- `lastTransitionTime` changes exactly when a condition's status changes.
 - Every message of a condition that is not True names the object, the value and what to do about it.
 - Pure: no I/O; the time is an argument.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
 
 from sluice_api.reasons import ConditionType, Reason
+from sluice_operator.core.conditions import Verdict, conditions
+from sluice_operator.core.degraded import degraded, stalled
 from sluice_operator.core.index import Index
 from sluice_operator.core.pools import Refusal
-from sluice_operator.core.snapshot import Address, Condition, NodePolicy, Policy, PolicyStatus
+from sluice_operator.core.snapshot import Address, NodePolicy, Policy, PolicyStatus
 from sluice_operator.core.words import count, names
-
-LONGEST_MESSAGE: Final = 4096
-"""What the schema of a condition admits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """A condition without its history."""
-
-    type: ConditionType
-    status: Literal["True", "False", "Unknown"]
-    reason: Reason
-    message: str
-
-    @property
-    def holds(self) -> bool:
-        """Whether the status is True."""
-        return self.status == "True"
-
-
-def conditions(
-    previous: Iterable[Condition], verdicts: Iterable[Verdict], *, generation: int, now: str
-) -> tuple[Condition, ...]:
-    """Verdicts as conditions; one whose status is what it was keeps its transition time."""
-    before = {condition.type: condition for condition in previous}
-    merged = []
-    for verdict in verdicts:
-        old = before.get(verdict.type)
-        unchanged = old is not None and old.status == verdict.status and old.last_transition_time
-        merged.append(
-            Condition(
-                type=str(verdict.type),
-                status=verdict.status,
-                reason=str(verdict.reason),
-                message=verdict.message[:LONGEST_MESSAGE],
-                observed_generation=generation,
-                last_transition_time=old.last_transition_time if old is not None and unchanged else now,
-            )
-        )
-    return tuple(merged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +54,7 @@ def policy_status(policy: Policy, facts: PolicyFacts, index: Index, *, now: str)
     programmed = _programmed(facts, index, waiting)
     concerned = {name for name, report in reports if report.pods} | set(waiting)
     ready = _ready(policy, (accepted, assigned, programmed), index, reports)
+    verdicts = (accepted, assigned, programmed, ready)
     return PolicyStatus(
         observed_generation=policy.generation,
         id=facts.id,
@@ -104,7 +64,10 @@ def policy_status(policy: Policy, facts: PolicyFacts, index: Index, *, now: str)
         nodes_concerned=len(concerned),
         nodes_programmed=len(concerned.difference(waiting)),
         conditions=conditions(
-            old.conditions, (accepted, assigned, programmed, ready), generation=policy.generation, now=now
+            old.conditions,
+            (*verdicts, degraded(()), stalled(verdicts)),
+            generation=policy.generation,
+            now=now,
         ),
     )
 

@@ -13,7 +13,7 @@ from sluice_node.core.view import View
 TROUBLESHOOTING = Path(__file__).parents[3] / "docs" / "troubleshooting.md"
 OPERATIONS = TROUBLESHOOTING.with_name("operations.md")
 ARCHITECTURE = TROUBLESHOOTING.with_name("architecture.md")
-ALL_IS_WELL = {Reason.ACCEPTED, Reason.ASSIGNED, Reason.PROGRAMMED, Reason.READY}
+ALL_IS_WELL = {Reason.ACCEPTED, Reason.ASSIGNED, Reason.PROGRAMMED, Reason.READY, Reason.AS_EXPECTED}
 
 
 def first_column(heading: str) -> list[str]:
