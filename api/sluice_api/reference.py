@@ -1,4 +1,6 @@
-"""Makes docs/api.md from the schemas and docs/reasons.md from the reasons: `python -m sluice_api.reference [--check]`.
+"""Makes docs/api.md from the schemas, docs/reasons.md from the reasons and docs/timers.md from the timers.
+
+`python -m sluice_api.reference [--check]`.
 
 Invariant: what the documents say of a field is what `kubectl explain` says, since both are the schema.
 """
@@ -14,6 +16,7 @@ from sluice_api.crd import document
 from sluice_api.models import KINDS, Kind
 from sluice_api.names import API_VERSION
 from sluice_api.reasons import CONDITIONS, ConditionType, Reason
+from sluice_api.timers import Clock, timers
 
 Schema = Mapping[str, Any]
 
@@ -81,9 +84,33 @@ def api_page() -> str:
     return head + _CHECKS + "".join(_kind(kind) for kind in KINDS)
 
 
+def timers_page() -> str:
+    """docs/timers.md."""
+    lines = [
+        _GENERATED,
+        "# Timers",
+        "",
+        "Every duration that a promise of Sluice rests on. The programs take them from one module,",
+        "`sluice_api.timers`, from which this page is made.",
+        "",
+        "| Clock | What a clock that is wrong does |",
+        "|---|---|",
+        *(f"| {clock} | {clock.meaning} |" for clock in Clock),
+        "",
+        "| Timer | Seconds | What | So that | Set by | Clock |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| `{name}` | {timer:g} | {_escaped(timer.what)} | {_escaped(timer.keeps)} "
+            f"| {timer.set_by} | {timer.clock} |"
+            for name, timer in timers().items()
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def pages() -> dict[str, str]:
     """Name and content of every generated document."""
-    return {"api.md": api_page(), "reasons.md": reasons_page()}
+    return {"api.md": api_page(), "reasons.md": reasons_page(), "timers.md": timers_page()}
 
 
 def _codes(items: tuple[Reason, ...]) -> str:

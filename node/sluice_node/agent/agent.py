@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sluice_api.timers import LINKS_READ
 from sluice_node.agent import kube_requests as requests
 from sluice_node.agent.backoff import Backoff
 from sluice_node.agent.changes import Changes
@@ -33,8 +34,6 @@ log = logging.getLogger(__name__)
 
 NODE_EVERY: Final = 60.0
 """Seconds between two readings of the Node."""
-LINKS_EVERY: Final = 30.0
-"""Seconds between two readings of the interfaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +162,7 @@ class Agent:
                 self.state.set_links(await self._kernel.links())
             except KernelError as error:
                 log.warning("%s; this is tried again", error)
-            await asyncio.sleep(LINKS_EVERY)
+            await asyncio.sleep(LINKS_READ)
 
     async def _healthz(self) -> Page:
         return Page(200, b"ok\n")

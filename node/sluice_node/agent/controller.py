@@ -1,8 +1,8 @@
 """The agent's loop: whatever changes -> snapshot -> what the node must do -> the kernel -> what is reported.
 
 Rules:
-- Changes that come together are taken together (COALESCE); the death or return of a gateway is not kept waiting, and
-  touches nothing but what depends on it.
+- Changes that come together are taken together (AGENT_COALESCE); the death or return of a gateway is not kept waiting,
+  and touches nothing but what depends on it.
 - Nothing is programmed before everything was read, nor, after a restart, before the gateways that the kernel already
   uses were probed: until then the kernel goes on with what it has.
 - When gateways came or went, the holder of an egress IP announces it again, ANNOUNCEMENTS times a second apart: a
@@ -20,6 +20,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from sluice_api.reasons import Reason
+from sluice_api.timers import (
+    AGENT_COALESCE,
+    AGENT_RETRY_FIRST,
+    AGENT_RETRY_KERNEL,
+    FIRST_VERDICTS,
+    KERNEL_CHECK,
+)
 from sluice_node.agent.backoff import Backoff
 from sluice_node.agent.changes import Changes
 from sluice_node.agent.kernel_worker import KernelWorker
@@ -34,12 +41,6 @@ from sluice_node.kernel.errors import KernelError
 
 log = logging.getLogger(__name__)
 
-COALESCE: Final = 0.02
-"""Seconds that a change waits for others."""
-CHECK: Final = 1.0
-"""Seconds between two looks at whether the kernel still holds what it was given."""
-FIRST_VERDICTS: Final = 0.7
-"""Seconds that a restarted agent waits for its first echoes: three lost probes, and some."""
 ANNOUNCEMENTS: Final = 3
 PROGRAMMED: Final = Verdict(True, Reason.PROGRAMMED, "the kernel holds what was last decided")
 REMOVED: Final = Verdict(False, Reason.REMOVED, "taken out of the node, as the annotation sluice.dev/remove asks")
@@ -79,14 +80,14 @@ class Controller:
         self._settled = settled
         self._announcements = 0
         self._force = False
-        self._backoff = Backoff(first=0.5, most=30.0)
+        self._backoff = Backoff(first=AGENT_RETRY_FIRST, most=AGENT_RETRY_KERNEL)
         self._complaint: str | None = None
         self._waiting: list[str] | None = None
 
     async def run(self) -> None:
         """Never returns; cancel it."""
         while True:
-            reasons, gateways = await self._changes.wait(together=COALESCE)
+            reasons, gateways = await self._changes.wait(together=AGENT_COALESCE)
             if gateways and self.programmed is not None and not self._force:
                 await self._react(self.programmed)
             if reasons or self.programmed is None:
@@ -95,7 +96,7 @@ class Controller:
     async def watch_kernel(self) -> None:
         """Put back what others take away. Never returns; cancel it."""
         while True:
-            await asyncio.sleep(CHECK)
+            await asyncio.sleep(KERNEL_CHECK)
             if self.programmed is None or self.removed:
                 continue
             await self._announce(self.programmed)

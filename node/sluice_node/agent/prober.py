@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, Protocol
 
+from sluice_api.timers import PROBE_INTERVAL
 from sluice_node.core.desired import Peer
 from sluice_node.core.frames import Echo
-from sluice_node.core.liveness import DEAD_AFTER, INTERVAL, Liveness, Sight
+from sluice_node.core.liveness import DEAD_AFTER, Liveness, Sight
 from sluice_node.kernel.errors import KernelError
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class Prober:
             while True:
                 self._beat()
                 # Beats that were missed are not made up for.
-                due = max(due + INTERVAL, loop.time())
+                due = max(due + PROBE_INTERVAL, loop.time())
                 await asyncio.sleep(due - loop.time())
         finally:
             self._close()

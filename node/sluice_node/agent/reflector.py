@@ -14,6 +14,7 @@ import random
 from contextlib import aclosing
 from typing import Any, Final, Generic, TypeVar
 
+from sluice_api.timers import AGENT_RETRY_FIRST, AGENT_RETRY_WATCH, WATCH_SILENCE
 from sluice_node.agent import kube_requests as requests
 from sluice_node.agent.backoff import Backoff
 from sluice_node.agent.kube_client import GarbledError, KubeClient, KubeError, RefusedError, UnreachableError
@@ -27,8 +28,6 @@ _T = TypeVar("_T")
 
 LIFETIME: Final = (300, 600)
 """Seconds after which the server ends a watch, drawn so that watches of many agents do not end together."""
-INACTIVITY: Final = 90.0
-"""Seconds without an event or a bookmark (the server sends one about every minute)."""
 _ABSENT_KIND: Final = 300.0
 _GONE: Final = frozenset({410})
 _WITHHELD: Final = frozenset({403, 404})
@@ -43,7 +42,7 @@ class Reflector(Generic[_T]):
         self.restarts = 0
         self._client = client
         self._resource = resource
-        self._backoff = Backoff(first=0.5, most=10.0)
+        self._backoff = Backoff(first=AGENT_RETRY_FIRST, most=AGENT_RETRY_WATCH)
         self._version: str | None = None
         self._trouble = False
 
@@ -95,7 +94,7 @@ class Reflector(Generic[_T]):
             self._resource,
             version=version,
             lifetime=random.randint(*LIFETIME),  # noqa: S311 - spreads load, keeps no secret
-            inactivity=INACTIVITY,
+            inactivity=WATCH_SILENCE,
         )
         started = asyncio.get_running_loop().time()
         async with aclosing(self._client.lines(request)) as events:

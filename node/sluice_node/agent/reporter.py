@@ -6,15 +6,16 @@ Rules:
 - A write that failed is tried again, ever more rarely, always with what is true by then.
 - The EgressNode is made (again) whenever the API server does not have it.
 - The holder is said once when this node becomes it: two nodes that disagree for a moment must not write in turns. What
-  is still said wrongly after REPEAT is said again.
+  is still said wrongly after HOLDER_REPEAT is said again.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
+from sluice_api.timers import AGENT_RETRY_FIRST, AGENT_RETRY_WRITE, HOLDER_REPEAT, REPORT_BETWEEN, REPORT_TOGETHER
 from sluice_node.agent import kube_requests as requests
 from sluice_node.agent.backoff import Backoff
 from sluice_node.agent.kube_client import KubeClient, KubeError
@@ -24,13 +25,6 @@ from sluice_node.core.objects import EgressIP, Node
 from sluice_node.core.report import Account, Verdict, bare_status, calm, condition, node_status
 
 log = logging.getLogger(__name__)
-
-TOGETHER: Final = 0.2
-"""Seconds that a change waits for others."""
-BETWEEN: Final = 1.0
-"""Seconds between two writes."""
-REPEAT: Final = 10.0
-"""Seconds after which a holder that is said wrongly is said again."""
 
 
 def compose(
@@ -68,7 +62,7 @@ class Reporter:
         self._hurry = asyncio.Event()
         self._written: dict[str, Any] | None = None
         self._owner: str | None = None
-        self._backoff = Backoff(first=0.5, most=15.0)
+        self._backoff = Backoff(first=AGENT_RETRY_FIRST, most=AGENT_RETRY_WRITE)
         self._complaint: str | None = None
 
     def changed(self) -> None:
@@ -87,7 +81,7 @@ class Reporter:
         """Never returns; cancel it."""
         while True:
             await self._wake.wait()
-            await self._pause(TOGETHER)
+            await self._pause(REPORT_TOGETHER)
             self._wake.clear()
             self._hurry.clear()
             try:
@@ -102,7 +96,7 @@ class Reporter:
             self._complaint = None
             self._backoff.reset()
             if wrote:
-                await self._pause(BETWEEN - TOGETHER)
+                await self._pause(REPORT_BETWEEN - REPORT_TOGETHER)
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -142,7 +136,7 @@ class HolderWriter:
         self._held: frozenset[Address] = frozenset()
         self._unsaid: set[Address] = set()
         self._wake = asyncio.Event()
-        self._backoff = Backoff(first=0.5, most=15.0)
+        self._backoff = Backoff(first=AGENT_RETRY_FIRST, most=AGENT_RETRY_WRITE)
 
     def hold(self, addresses: Iterable[Address]) -> None:
         """This node holds these egress IPs now."""
@@ -156,7 +150,7 @@ class HolderWriter:
         """Never returns; cancel it."""
         while True:
             try:
-                await asyncio.wait_for(self._wake.wait(), REPEAT)
+                await asyncio.wait_for(self._wake.wait(), HOLDER_REPEAT)
             except TimeoutError:
                 self._unsaid = set(self._held)
             self._wake.clear()

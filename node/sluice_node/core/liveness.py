@@ -6,7 +6,7 @@ Rules:
   ends the row: a path slower than the interval between probes is alive.
 - Alive again after ALIVE_AFTER probes in a row were answered: a path that loses packets does not flap.
 - Only probes count, never mere time: an agent that was stopped for a while has sent none, so it condemns nobody.
-Pure: no I/O, no clock (the caller calls `tick` every INTERVAL, and measures round trips).
+Pure: no I/O, no clock (the caller calls `tick` every PROBE_INTERVAL, and measures round trips).
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-INTERVAL: Final = 0.1
-"""Seconds between two probes of a gateway."""
-DEAD_AFTER: Final = 3
-ALIVE_AFTER: Final = 3
+from sluice_api.timers import PROBES_TO_DEATH
+
+DEAD_AFTER: Final = PROBES_TO_DEATH
+ALIVE_AFTER: Final = PROBES_TO_DEATH
 _SMOOTHING: Final = 8
 """The weight of the past in the smoothed round-trip time (RFC 6298, section 2: alpha 1/8)."""
 
@@ -62,8 +62,8 @@ class Liveness:
     def tick(self) -> tuple[list[tuple[str, int]], frozenset[str]]:
         """Judge the probes sent before, and say which to send now.
 
-        Call it every INTERVAL, after all echoes that have arrived were given to `hear`. Returns (MAC, sequence) pairs
-        to send and the MACs that are known dead from now on.
+        Call it every PROBE_INTERVAL, after all echoes that have arrived were given to `hear`. Returns (MAC, sequence)
+        pairs to send and the MACs that are known dead from now on.
         """
         probes, died = [], []
         for mac, target in self._targets.items():

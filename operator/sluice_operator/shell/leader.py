@@ -3,11 +3,12 @@
 Invariants:
 - Only the monotonic clock of this process decides: how long ago *we* renewed, how long ago *we* saw another holder's
   record change. Wall clocks of two machines are never compared.
-- A leader counts its term from the moment *before* the renewal was sent, and stops believing in it `MARGIN` seconds
-  before another replica may take over. `is_leader` is asked before every write.
+- A leader counts its term from the moment *before* the renewal was sent, and stops believing in it `LEASE_MARGIN`
+  seconds before another replica may take over. `is_leader` is asked before every write.
 - No error of the API server leaves `run`: a lease that cannot be renewed simply runs out.
 
-A dead leader is replaced within DURATION + 2 x RETRY seconds; one that stops in good order gives the lease up at once.
+A dead leader is replaced within LEASE_DURATION + 2 x LEASE_RETRY seconds; one that stops in good order gives the lease
+up at once.
 """
 
 import asyncio
@@ -16,17 +17,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from sluice_api.timers import LEASE_ATTEMPT, LEASE_DURATION, LEASE_MARGIN, LEASE_RETRY
 from sluice_operator.shell.kube import LEASE, Api, ApiError, Document, NotFound
 
 log = logging.getLogger(__name__)
 
 LEASE_NAME: Final = "sluice-operator"
-DURATION: Final = 10.0
-RETRY: Final = 2.5
-ATTEMPT: Final = 3.0
-"""Seconds after which an attempt is given up: one lost packet must not cost a whole term."""
-MARGIN: Final = 2.5
-"""Seconds between the end of our belief and the earliest takeover: a write already on its way has to land within."""
 
 
 class Leader:
@@ -52,12 +48,12 @@ class Leader:
         """Compete for the lease, and keep it, until cancelled."""
         while True:
             try:
-                async with asyncio.timeout(ATTEMPT):
+                async with asyncio.timeout(LEASE_ATTEMPT):
                     await self.attempt()
             except (ApiError, TimeoutError, ValueError, KeyError, TypeError) as error:
                 log.warning("cannot take or renew the lease: %s", str(error) or "no answer")
             self._tell()
-            await asyncio.sleep(RETRY)
+            await asyncio.sleep(LEASE_RETRY)
             self._tell()
 
     def _tell(self) -> None:
@@ -73,7 +69,7 @@ class Leader:
             lease = await self._api.get(LEASE, LEASE_NAME, namespace=self._namespace)
         except NotFound:
             await self._api.create(LEASE, self._document(transitions=0), namespace=self._namespace)
-            self._held_until = sent + DURATION - MARGIN
+            self._held_until = sent + LEASE_DURATION - LEASE_MARGIN
             return
         spec = lease.get("spec") or {}
         holder = spec.get("holderIdentity") or ""
@@ -85,7 +81,7 @@ class Leader:
             transitions += 1
         document = self._document(transitions=transitions, lease=lease)
         await self._api.update(LEASE, document, namespace=self._namespace)
-        self._held_until = sent + DURATION - MARGIN
+        self._held_until = sent + LEASE_DURATION - LEASE_MARGIN
 
     async def release(self) -> None:
         """Give the lease up, so that the next leader need not wait for it to run out."""
@@ -105,7 +101,7 @@ class Leader:
         if record != self._seen:
             self._seen, self._seen_at = record, self._clock()
             return False
-        return self._clock() - self._seen_at >= float(spec.get("leaseDurationSeconds") or DURATION)
+        return self._clock() - self._seen_at >= float(spec.get("leaseDurationSeconds") or LEASE_DURATION)
 
     def _document(self, *, transitions: int, lease: Document | None = None) -> Document:
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -122,7 +118,7 @@ class Leader:
             "metadata": metadata,
             "spec": {
                 "holderIdentity": self.identity,
-                "leaseDurationSeconds": int(DURATION),
+                "leaseDurationSeconds": int(LEASE_DURATION),
                 "acquireTime": acquired,
                 "renewTime": now,
                 "leaseTransitions": transitions,

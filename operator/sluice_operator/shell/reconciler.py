@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final
 
+from sluice_api.timers import GATEWAY_RELIST, OPERATOR_COALESCE, OPERATOR_RETRY, OPERATOR_RETRY_FIRST, RELIST
 from sluice_operator.core.actions import Plan
 from sluice_operator.core.plan import plan
 from sluice_operator.core.snapshot import Settings
@@ -27,14 +28,8 @@ from sluice_operator.shell.view import View
 
 log = logging.getLogger(__name__)
 
-COALESCE: Final = 0.05
-"""Seconds between a wake-up and the plan, so that a burst of changes becomes one plan."""
-FIRST_RETRY: Final = 0.5
-LAST_RETRY: Final = 30.0
 ROUNDS: Final = 50
 """Plans in a row without a pause. A start takes three or four; more means that plan and cluster disagree for ever."""
-FOLLOWED_EVERY: Final = 60.0
-GATEWAYS_EVERY: Final = 15.0
 
 
 class Wakeups:
@@ -83,10 +78,10 @@ class Reconciler:
         """Reconcile the stores with complete lists for ever: what a watch missed ends here."""
         elapsed = 0.0
         while True:
-            await asyncio.sleep(GATEWAYS_EVERY)
-            elapsed += GATEWAYS_EVERY
+            await asyncio.sleep(GATEWAY_RELIST)
+            elapsed += GATEWAY_RELIST
             try:
-                if elapsed >= FOLLOWED_EVERY:
+                if elapsed >= RELIST:
                     elapsed = 0.0
                     await self.view.list_followed(self._api)
                 await self.view.list_gateway_objects(self._api)
@@ -95,21 +90,21 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
-        delay = FIRST_RETRY
+        delay = float(OPERATOR_RETRY_FIRST)
         while True:
             await self.wakeups.wait()
-            await asyncio.sleep(COALESCE)
+            await asyncio.sleep(OPERATOR_COALESCE)
             if not self._leader.is_leader():
                 self._led = False
                 self.wakeups.take()
                 continue
             if await self._reconcile_or_log():
-                delay = FIRST_RETRY
+                delay = float(OPERATOR_RETRY_FIRST)
                 continue
             # A timer rather than a pause: what can be done for others must not wait for what cannot be done now.
             log.info("something is left to do; trying again in %.1f s", delay)
             asyncio.get_running_loop().call_later(delay, self.wakeups.wake, "retry")
-            delay = min(2 * delay, LAST_RETRY)
+            delay = min(2 * delay, OPERATOR_RETRY)
 
     async def _reconcile_or_log(self) -> bool:
         """Whether everything is done, or is now for another leader to do."""
@@ -178,7 +173,7 @@ class Reconciler:
 
 
 async def _until_done(attempt: Callable[[], Awaitable[None]], *, what: str) -> None:
-    delay = FIRST_RETRY
+    delay = float(OPERATOR_RETRY_FIRST)
     while True:
         try:
             await attempt()
@@ -186,4 +181,4 @@ async def _until_done(attempt: Callable[[], Awaitable[None]], *, what: str) -> N
         except ApiError as error:
             log.warning("cannot %s yet, trying again in %.1f s: %s", what, delay, error)
             await asyncio.sleep(delay)
-            delay = min(2 * delay, LAST_RETRY)
+            delay = min(2 * delay, OPERATOR_RETRY)

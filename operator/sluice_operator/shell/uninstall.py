@@ -17,10 +17,11 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from sluice_api.names import ANNOTATION_REMOVE, FINALIZER_IN_USE
+from sluice_api.timers import LEASE_DURATION
 from sluice_operator.core.words import count
 from sluice_operator.shell import kube
 from sluice_operator.shell.kube import Api, Conflict, Document, NotFound, Unavailable
-from sluice_operator.shell.leader import DURATION, LEASE_NAME
+from sluice_operator.shell.leader import LEASE_NAME
 from sluice_operator.shell.view import GATEWAY_LABELS
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class Uninstaller:
     def _lease_is_stale(self, renewed: str) -> bool:
         if self._renewed is None or self._renewed[0] != renewed:
             self._renewed = (renewed, self._clock())
-        return self._clock() - self._renewed[1] >= DURATION
+        return self._clock() - self._renewed[1] >= LEASE_DURATION
 
     async def _delete_gateways(self) -> None:
         for resource in kube.GATEWAY_KINDS.values():

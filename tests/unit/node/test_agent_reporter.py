@@ -53,8 +53,8 @@ class Bench:
 
 @pytest.fixture(name="bench")
 async def _bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(module, "TOGETHER", 0.0)
-    monkeypatch.setattr(module, "BETWEEN", 0.0)
+    monkeypatch.setattr(module, "REPORT_TOGETHER", 0.0)
+    monkeypatch.setattr(module, "REPORT_BETWEEN", 0.0)
     monkeypatch.setattr(module.Backoff, "seconds", lambda self: 0.0)
     bench = Bench()
     task = asyncio.create_task(bench.reporter.run())

@@ -5,9 +5,10 @@ import asyncio
 import pytest
 from tests.unit.operator.operator_fakes import FakeApi
 
+from sluice_api.timers import LEASE_DURATION, LEASE_MARGIN, LEASE_RETRY
 from sluice_operator.shell import kube
 from sluice_operator.shell.kube import Unavailable
-from sluice_operator.shell.leader import DURATION, MARGIN, RETRY, Leader
+from sluice_operator.shell.leader import Leader
 
 
 class Clock:
@@ -35,7 +36,7 @@ class Bed:
         while self.clock.now < end:
             for leader in leaders:
                 await leader.attempt()
-            self.clock.now += RETRY
+            self.clock.now += LEASE_RETRY
 
 
 async def test_the_first_to_come_leads_and_the_other_waits() -> None:
@@ -51,18 +52,18 @@ async def test_a_dead_leader_is_replaced_within_fifteen_seconds() -> None:
     died = bed.clock.now
     while not bed.b.is_leader():
         await bed.b.attempt()
-        bed.clock.now += RETRY
-    assert bed.clock.now - RETRY - died <= 15
+        bed.clock.now += LEASE_RETRY
+    assert bed.clock.now - LEASE_RETRY - died <= 15
 
 
 async def test_a_leader_that_cannot_renew_steps_down_before_anyone_may_follow() -> None:
     bed = Bed()
     await bed.attempts(bed.a, bed.b, seconds=20)
-    renewed = bed.clock.now - RETRY
-    await bed.attempts(bed.b, seconds=DURATION - MARGIN)
+    renewed = bed.clock.now - LEASE_RETRY
+    await bed.attempts(bed.b, seconds=LEASE_DURATION - LEASE_MARGIN)
     assert not bed.b.is_leader()
     assert not bed.a.is_leader(), "the old leader still believes in its lease"
-    assert bed.clock.now < renewed + DURATION + RETRY
+    assert bed.clock.now < renewed + LEASE_DURATION + LEASE_RETRY
 
 
 async def test_at_no_moment_do_two_lead_however_their_attempts_fall() -> None:
@@ -88,7 +89,7 @@ async def test_a_term_counts_from_before_the_request_so_a_slow_answer_shortens_i
     bed.api.pause = slow
     sent = bed.clock.now
     await bed.a.attempt()
-    bed.clock.now = sent + DURATION - MARGIN
+    bed.clock.now = sent + LEASE_DURATION - LEASE_MARGIN
     assert not bed.a.is_leader()
 
 
@@ -108,7 +109,7 @@ async def test_of_two_that_find_an_expired_lease_one_wins() -> None:
     c = Leader(bed.api, namespace="s", identity="c", clock=bed.clock)
     for leader in (bed.b, c):
         await leader.attempt()
-    bed.clock.now += DURATION
+    bed.clock.now += LEASE_DURATION
 
     async def let_the_other_go() -> None:
         await asyncio.sleep(0)
@@ -149,7 +150,7 @@ async def test_a_term_that_ends_between_two_attempts_is_told_of(monkeypatch: pyt
         bed.a.changed.clear()
         if len(told) == 2:
             raise asyncio.CancelledError
-        bed.clock.now += DURATION
+        bed.clock.now += LEASE_DURATION
 
         async def down(*_: object, **__: object) -> kube.Document:
             assert bed.a.changed.is_set(), "the end of the term was not told of"

@@ -1,0 +1,175 @@
+"""Every duration that a promise of Sluice rests on, in one place; docs/timers.md is made from this module.
+
+A duration that only one module cares about, and that no one outside could notice, stays in that module.
+
+Invariants:
+- A timer here is read by the code that keeps it: the table says what the programs do.
+- Standard library only, no I/O: the agent, the operator and the proxy import it.
+"""
+
+from enum import StrEnum
+from typing import Final, Self
+
+
+class Clock(StrEnum):
+    """By which clock a duration is measured, and so what a clock that is wrong can do to it."""
+
+    OWN = "own"
+    WALL = "wall"
+
+    @property
+    def meaning(self) -> str:
+        """What skew does."""
+        return _CLOCKS[self]
+
+
+_CLOCKS = {
+    Clock.OWN: "the monotonic clock of the one process that measures it: clocks that are set, or differ between "
+    "nodes, "
+    "change nothing",
+    Clock.WALL: "a time that is written into an object and compared with a wall clock later, perhaps by another "
+    "replica: it ends early or late by as much as their clocks differ, so run NTP. A time that lies in "
+    "the future counts as now",
+}
+
+
+class SetBy(StrEnum):
+    """Who may choose it."""
+
+    NOBODY = "nobody: fixed"
+    POOL = "administrators, for each pool"
+    CHART = "administrators, by a value of the chart"
+
+
+class Timer(float):
+    """Seconds, and what people must know of them. `keeps` says which promise rests on it."""
+
+    __slots__ = ("clock", "keeps", "set_by", "what")
+
+    what: str
+    keeps: str
+    clock: Clock
+    set_by: SetBy
+
+    def __new__(
+        cls, seconds: float, what: str, *, keeps: str, clock: Clock = Clock.OWN, set_by: SetBy = SetBy.NOBODY
+    ) -> Self:
+        """A timer of so many seconds."""
+        timer = super().__new__(cls, seconds)
+        timer.what, timer.keeps, timer.clock, timer.set_by = what, keeps, clock, set_by
+        return timer
+
+
+# Gateways
+
+PROBE_INTERVAL: Final = Timer(
+    0.1, "between two probes of a gateway, from each node that uses it", keeps="failover below a second"
+)
+PROBES_TO_DEATH: Final = 3
+"""Probes in a row without an answer after which a gateway is dead; as many answers and it is alive again."""
+GATEWAY_DEATH: Final = Timer(
+    PROBE_INTERVAL * PROBES_TO_DEATH,
+    f"{PROBES_TO_DEATH} probes in a row without an answer: the gateway is not used any more, and another "
+    f"gateway holds its egress "
+    f"IPs; {PROBES_TO_DEATH} answers in a row and it is used again. Only probes that were sent count, so a"
+    f" node that stood still "
+    "condemns nobody",
+    keeps="failover below a second",
+)
+FIRST_VERDICTS: Final = Timer(
+    0.7,
+    "how long a restarted agent waits for its first echoes before it changes anything in the kernel",
+    keeps="a restart of an agent takes no live gateway out of use",
+)
+HOLDER_REPEAT: Final = Timer(
+    10.0,
+    "after which a holder that is said wrongly in an EgressIP is said again",
+    keeps="`status.holder` is right in the end",
+)
+
+# Agents
+
+AGENT_COALESCE: Final = Timer(
+    0.02,
+    "that an agent lets a change wait for others (the death of a gateway waits for none)",
+    keeps="new pods are redirected at once",
+)
+KERNEL_CHECK: Final = Timer(
+    1.0,
+    "between two looks of an agent at whether the kernel still holds what it was given, and between the three "
+    "announcements of a held egress IP after gateways came or went",
+    keeps="what another program takes away is put back",
+)
+LINKS_READ: Final = Timer(
+    30.0, "between two readings of a node's interfaces and routes", keeps="announcements follow the interfaces"
+)
+REPORT_TOGETHER: Final = Timer(
+    0.2,
+    "that an agent's report waits for further changes (a change of its gateway role waits for none)",
+    keeps="status is prompt",
+)
+REPORT_BETWEEN: Final = Timer(
+    1.0, "between two reports of one agent, at least", keeps="agents do not overload the API server"
+)
+AGENT_RETRY_FIRST: Final = Timer(
+    0.5,
+    "before an agent tries again what the API server or the kernel refused; it doubles each time, drawn "
+    "at random from the upper "
+    "half",
+    keeps="a fault of a moment heals in a moment",
+)
+AGENT_RETRY_KERNEL: Final = Timer(
+    30.0, "most that an agent waits before it tries again what the kernel refused", keeps="it heals without help"
+)
+AGENT_RETRY_WRITE: Final = Timer(
+    15.0,
+    "most that an agent waits before it writes again to an API server that did not take it",
+    keeps="it heals without help",
+)
+AGENT_RETRY_WATCH: Final = Timer(
+    10.0,
+    "most that an agent waits before it takes up a broken watch",
+    keeps="after an outage of the API server nodes catch up",
+)
+WATCH_SILENCE: Final = Timer(
+    90.0,
+    "without an event or a bookmark (one comes each minute) after which an agent gives a watch up",
+    keeps="a dead connection to the API server is noticed",
+)
+
+# Operator
+
+LEASE_DURATION: Final = Timer(
+    10.0,
+    "without a renewal of Lease `sluice-operator` after which another replica takes over",
+    keeps="a dead leader is replaced within 15 s",
+)
+LEASE_RETRY: Final = Timer(2.5, "between two attempts to take or renew it", keeps="the same")
+LEASE_ATTEMPT: Final = Timer(
+    3.0, "after which an attempt is given up: one lost packet must not cost a whole term", keeps="the same"
+)
+LEASE_MARGIN: Final = Timer(
+    2.5,
+    "before another replica may take over in which a leader that could not renew writes nothing more",
+    keeps="there are never two leaders that write",
+)
+OPERATOR_COALESCE: Final = Timer(
+    0.05, "that the operator lets a change wait for others before it plans", keeps="a policy has its address at once"
+)
+OPERATOR_RETRY_FIRST: Final = Timer(
+    0.5, "before the operator tries again what could not be written; doubles each time", keeps="it heals without help"
+)
+OPERATOR_RETRY: Final = Timer(30.0, "most that the operator waits for that", keeps="it heals without help")
+RELIST: Final = Timer(
+    60.0, "between two complete lists by the operator", keeps="a deletion that a broken watch missed is noticed"
+)
+GATEWAY_RELIST: Final = Timer(
+    15.0,
+    "between two lists of the pools' Deployments, Services and budgets",
+    keeps="what others changed or deleted is repaired",
+)
+
+
+def timers() -> dict[str, Timer]:
+    """Every timer by its name, in the order above."""
+    return {name: value for name, value in globals().items() if isinstance(value, Timer)}
