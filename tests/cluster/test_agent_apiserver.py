@@ -102,6 +102,16 @@ async def test_what_was_deleted_while_nobody_watched_is_forgotten(bed: Bed) -> N
         await until(lambda: not bed.kernel.holds.pods, "the pod is forgotten", seconds=40)
 
 
+async def test_kubectl_waits_for_a_node_to_be_programmed_and_no_longer(bed: Bed) -> None:
+    """kubectl waits while a condition's observedGeneration is below the object's generation."""
+    wait = ("wait", f"egressnode/{NODE}", "--for=condition=Programmed", "--timeout=20s")
+    async with bed.running():
+        await until(lambda: bed.condition() == ("True", "Programmed"), "the first report")
+        done = await asyncio.to_thread(bed.api.kubectl, *wait)
+        assert done.returncode == 0, done.stderr
+        assert bed.reported()["observedGeneration"] == 1
+
+
 async def test_a_malformed_claim_changes_nothing(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
     serve_billing(bed)
     async with bed.running():

@@ -9,6 +9,7 @@ from tests.cluster.api_table import BAD, CHANGES, GOOD, POLICY, POOL, Bad, Chang
 
 from sluice_api.models import KINDS
 from sluice_api.names import API_VERSION, GROUP, VERSION
+from sluice_api.reasons import CONDITIONS
 from testbed.apiserver import Answer, ApiServer
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
@@ -88,7 +89,7 @@ def test_without_an_operator_every_condition_says_that_it_waits(clean: ApiServer
     create(clean, POLICY, "case", policy())
     status = clean.request("GET", path(POLICY, "case")).body["status"]
     found = {(c["type"], c["status"], c["reason"], c["message"]) for c in status["conditions"]}
-    kinds = ("Accepted", "Assigned", "Programmed", "Ready")
+    kinds = [row.type.value for row in CONDITIONS if row.kind == POLICY]
     assert found == {(kind, "Unknown", "Pending", "waiting for the operator") for kind in kinds}
 
 

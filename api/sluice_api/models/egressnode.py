@@ -43,6 +43,7 @@ class GatewayHealth(Model):
 class EgressNodeStatus(Model):
     """What the node's agent reports."""
 
+    observed_generation: int = counter("The generation that this status speaks of.", alias="observedGeneration")
     addresses: list[Annotated[str, Field(max_length=45)]] = Field(
         default_factory=list, max_length=16, description="Addresses of the node."
     )

@@ -123,14 +123,15 @@ class Agent:
             self._reporter.lost()
 
     def _status(self, last: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        controller, node = self.controller, self.state.node
-        if node is None or controller.verdict is None or (controller.removed and self.state.own() is None):
+        controller, node, own = self.controller, self.state.node, self.state.own()
+        if node is None or controller.verdict is None or (controller.removed and own is None):
             return None
         return compose(
             node,
             account=controller.account,
             verdict=controller.verdict,
             sights=self.prober.sights(),
+            generation=own.generation if own is not None else 1,  # the API server's for an object that is made anew
             last=last,
         )
 

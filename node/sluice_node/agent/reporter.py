@@ -22,7 +22,7 @@ from sluice_node.agent.kube_client import KubeClient, KubeError
 from sluice_node.core.desired import Address
 from sluice_node.core.liveness import Sight
 from sluice_node.core.objects import EgressIP, Node
-from sluice_node.core.report import Account, Verdict, bare_status, calm, condition, node_status
+from sluice_node.core.report import Account, Verdict, bare_status, calm, condition, node_status, stamped
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +33,18 @@ def compose(
     account: Account | None,
     verdict: Verdict,
     sights: Mapping[str, Sight],
+    generation: int,
     last: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The status to write now; `last` is the one written before."""
+    """The status to write now; `last` is the one written before, `generation` that of the EgressNode."""
     before = next(iter(last["conditions"])) if last is not None else None
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     said = condition(verdict, last=before, now=now)
     if account is None:
-        return bare_status(node, revision=last["revision"] if last is not None else 0, condition=said)
-    return calm(node_status(account, sights, said), written=last)
+        status = bare_status(node, revision=last["revision"] if last is not None else 0, condition=said)
+    else:
+        status = calm(node_status(account, sights, said), written=last)
+    return stamped(status, generation=generation)
 
 
 class Reporter:

@@ -127,7 +127,7 @@ class TunnelEnd:
 
 @dataclass(frozen=True, slots=True)
 class EgressNode:
-    """What a node's agent last said of it. `tunnel` is None before its first report."""
+    """What a node's agent last said of it. `tunnel` is None before its first report; `generation` is the object's."""
 
     key: Key
     addresses: tuple[Address, ...] = ()
@@ -136,6 +136,7 @@ class EgressNode:
     gateway_for: frozenset[str] = frozenset()
     revision: int = 0
     remove: bool = False
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +297,7 @@ def egress_node(document: Document) -> EgressNode:
         gateway_for=frozenset(read.items(status.get("gatewayFor"), "status.gatewayFor", read.name)),
         revision=read.number(status.get("revision", 0), "status.revision", low=0, high=_INT64),
         remove=annotations.get(ANNOTATION_REMOVE) == "true",
+        generation=read.number(metadata.get("generation", 1), "metadata.generation", low=0, high=_INT64),
     )
 
 

@@ -147,6 +147,15 @@ def condition(verdict: Verdict, *, last: Mapping[str, Any] | None, now: str) -> 
     }
 
 
+def stamped(status: Mapping[str, Any], *, generation: int) -> dict[str, Any]:
+    """`status` as one that speaks of this generation of the EgressNode, in every condition too.
+
+    `kubectl wait` and kstatus take a condition that speaks of an older generation for one that is not decided yet.
+    """
+    said = [{**entry, "observedGeneration": generation} for entry in status["conditions"]]
+    return {**status, "observedGeneration": generation, "conditions": said}
+
+
 def calm(status: dict[str, Any], *, written: Mapping[str, Any] | None) -> dict[str, Any]:
     """`status` with the round-trip times that were written before, where they are still about right."""
     told = {entry["node"]: entry["rttMicroseconds"] for entry in (written or {}).get("gateways", ())}

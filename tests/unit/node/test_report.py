@@ -20,6 +20,7 @@ from sluice_node.core.report import (
     node_status,
     programmed_account,
     refused_account,
+    stamped,
 )
 from sluice_node.core.resolve import Links, Snapshot
 from sluice_node.core.select import Selection, select
@@ -136,3 +137,10 @@ def test_a_round_trip_is_told_again_only_when_it_changed_much(old: int, new: int
 def test_the_death_of_a_gateway_is_told_at_once() -> None:
     before = status(gateways={"n2": Sight(True, 0.001)})
     assert calm(status(gateways={"n2": Sight(False, 0.001)}), written=before) != before
+
+
+def test_every_condition_names_the_generation_it_speaks_of_so_that_kubectl_wait_ends() -> None:
+    """kubectl compares metadata.generation with the condition's observedGeneration, and waits while that is lower."""
+    told = stamped(status(), generation=3)
+    assert told["observedGeneration"] == 3
+    assert [entry["observedGeneration"] for entry in told["conditions"]] == [3]
