@@ -18,7 +18,7 @@ from sluice_node.agent.kube_client import KubeClient
 from sluice_node.agent.kube_config import from_kubeconfig
 from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.frames import Echo
-from sluice_node.core.resolve import Links
+from sluice_node.core.links import Links
 from sluice_node.kernel.errors import KernelError
 from testbed.apiserver import ApiServer
 

@@ -25,8 +25,9 @@ from sluice_node.agent.reporter import HolderWriter, Reporter, compose
 from sluice_node.agent.state import ClusterState
 from sluice_node.core import objects
 from sluice_node.core.desired import Address, Network
+from sluice_node.core.links import Links
 from sluice_node.core.objects_fields import MalformedError
-from sluice_node.core.resolve import Links, tunnel_mac
+from sluice_node.core.resolve import tunnel_mac
 from sluice_node.core.resolve_proxy import proxy_line
 from sluice_node.kernel.errors import KernelError
 
@@ -74,6 +75,7 @@ class Agent:
             never_redirected=settings.never_redirected,
             changed=changes.note,
             gone=self._gone,
+            api_server=lambda: client.servers,
         )
         self.controller = Controller(
             changes,

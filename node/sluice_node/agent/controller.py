@@ -15,7 +15,7 @@ Rules:
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -33,10 +33,11 @@ from sluice_node.agent.kernel_worker import KernelWorker
 from sluice_node.agent.metrics import Metrics
 from sluice_node.agent.prober import Prober
 from sluice_node.agent.state import ClusterState
-from sluice_node.core.desired import DesiredNode
+from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.report import Account, Verdict, programmed_account, refused_account
-from sluice_node.core.resolve import Snapshot, UnresolvableError, probed, react, resolve
+from sluice_node.core.resolve import UnresolvableError, probed, react, resolve
 from sluice_node.core.select import Selection, select
+from sluice_node.core.snapshot import Snapshot
 from sluice_node.kernel.errors import KernelError
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class Controller:
         self._backoff = Backoff(first=AGENT_RETRY_FIRST, most=AGENT_RETRY_KERNEL)
         self._complaint: str | None = None
         self._waiting: list[str] | None = None
+        self._refusals: Mapping[Address, str] = {}
 
     async def run(self) -> None:
         """Never returns; cancel it."""
@@ -175,6 +177,7 @@ class Controller:
         before = self.account.revision if self.account is not None else 0
         self.account = programmed_account(wanted.snapshot, wanted.selection, before=before)
         self.verdict = PROGRAMMED
+        self._say_what_is_refused(wanted.snapshot)
 
     def _refused(self, snapshot: Snapshot, selection: Selection, error: Exception) -> None:
         self._metrics.apply_failed()
@@ -204,6 +207,18 @@ class Controller:
             self._prober.follow(())
             self._backoff.reset()
         self._settled()
+
+    def _say_what_is_refused(self, snapshot: Snapshot) -> None:
+        if snapshot.refused != self._refusals:
+            for address in sorted(snapshot.refused.keys() - self._refusals.keys(), key=str):
+                log.error(
+                    "egress IP %s is not used on this node: %s; exclude it from its pool (spec.exclude)",
+                    address,
+                    snapshot.refused[address],
+                )
+            for address in sorted(self._refusals.keys() - snapshot.refused.keys(), key=str):
+                log.info("egress IP %s is not refused any more", address)
+            self._refusals = snapshot.refused
 
     def _say_what_is_missing(self) -> None:
         missing = self._state.missing()

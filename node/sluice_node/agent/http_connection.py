@@ -9,6 +9,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Self
 from urllib.parse import urlsplit
 
@@ -52,6 +53,12 @@ class HttpConnection:
         for option in _SOCKET_OPTIONS:
             carrier.setsockopt(*option)
         return cls(parts.netloc, reader, writer)
+
+    @property
+    def server(self) -> IPv4Address | IPv6Address | None:
+        """The address at the other end; None when it is gone already."""
+        peer = self._writer.get_extra_info("peername")
+        return ip_address(peer[0].partition("%")[0]) if peer else None
 
     async def ask(
         self, method: str, target: str, *, headers: Sequence[tuple[str, str]], body: bytes | None, seconds: float

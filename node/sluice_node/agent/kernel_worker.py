@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from sluice_node.core.desired import Address, DesiredNode
-from sluice_node.core.resolve import Links
+from sluice_node.core.links import Links
 from sluice_node.kernel.errors import KernelError
 
 _T = TypeVar("_T")

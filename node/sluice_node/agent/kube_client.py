@@ -7,17 +7,21 @@ kept connection that turns out to be closed: all requests of the agent may be se
 import json
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from sluice_node.agent.http_connection import ConnectionBrokenError, HttpConnection
 from sluice_node.agent.kube_config import ConfigError, KubeConfig
 from sluice_node.agent.kube_requests import Request
+from sluice_node.core.desired import Address
 
 MAX_LINE: Final = 8 << 20
 """Bytes of one watch event: etcd takes objects of up to 1.5 MiB."""
 MAX_ANSWER: Final = 64 << 20
 """Bytes of one answer, such as a page of a list."""
+_SERVERS: Final = 16
+"""Addresses of the server that are remembered: its name may come to mean ever others."""
 _KEPT: Final = 2
 """Connections kept for the next request; watches have their own."""
 
@@ -48,6 +52,12 @@ class KubeClient:
     def __init__(self, config: KubeConfig) -> None:
         self._config = config
         self._kept: list[HttpConnection] = []
+        self._servers: tuple[Address, ...] = _literal(config.url)
+
+    @property
+    def servers(self) -> frozenset[Address]:
+        """The addresses at which the API server was found."""
+        return frozenset(self._servers)
 
     def close(self) -> None:
         """Close kept connections."""
@@ -101,9 +111,12 @@ class KubeClient:
 
     async def _open(self) -> HttpConnection:
         try:
-            return await HttpConnection.open(self._config.url, self._config.tls)
+            connection = await HttpConnection.open(self._config.url, self._config.tls)
         except ConnectionBrokenError as error:
             raise UnreachableError(str(error)) from error
+        if connection.server is not None and connection.server not in self._servers:
+            self._servers = (*self._servers, connection.server)[-_SERVERS:]
+        return connection
 
     async def _ask(self, connection: HttpConnection, request: Request) -> int:
         headers = [("User-Agent", "sluice-agent"), ("Accept", "application/json")]
@@ -126,6 +139,14 @@ class KubeClient:
             if len(content) > MAX_ANSWER:
                 raise GarbledError(f"an answer of more than {MAX_ANSWER} bytes")
         return bytes(content)
+
+
+def _literal(url: str) -> tuple[Address, ...]:
+    """The address in a URL, if its host is one."""
+    try:
+        return (ip_address(urlsplit(url).hostname or ""),)
+    except ValueError:
+        return ()
 
 
 async def _piece(connection: HttpConnection, request: Request) -> bytes | None:

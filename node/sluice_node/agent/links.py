@@ -1,4 +1,4 @@
-"""Reads the node's interfaces: their addresses, and the ones that default routes use.
+"""Reads the node's interfaces: their addresses, the ones that default routes use, and the next hops of all routes.
 
 Must not change anything. Blocking. Numbers are those of linux/rtnetlink.h, if_link.h and if_addr.h.
 """
@@ -11,9 +11,10 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 from typing import Final
 
 from sluice_api.names import TUNNEL_DEVICE
-from sluice_node.core.resolve import Links
+from sluice_node.core.desired import Address
+from sluice_node.core.links import Links
 from sluice_node.kernel.errors import KernelError
-from sluice_node.kernel.raw import DUMP, NETLINK_ROUTE, REQUEST, RawNetlink, attribute, attributes, number
+from sluice_node.kernel.raw import DUMP, NETLINK_ROUTE, REQUEST, RawNetlink, attributes
 
 _GET_LINK, _GET_ADDRESS, _GET_ROUTE = 18, 22, 26
 _LINK: Final = struct.Struct("=BxHiII")
@@ -22,7 +23,7 @@ _ROUTE: Final = struct.Struct("=BBBBBBBBI")
 _NEXT_HOP: Final = struct.Struct("=HBBi")
 _NAME: Final = 3
 _REMOTE, _OWN = 1, 2
-_DEVICE, _PRIORITY, _SEVERAL, _IN_TABLE = 4, 6, 9, 15
+_DEVICE, _GATEWAY, _PRIORITY, _SEVERAL, _IN_TABLE, _VIA = 4, 5, 6, 9, 15, 18
 _MAIN_TABLE: Final = 254
 _EVERYWHERE: Final = 0
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -35,12 +36,21 @@ def read_links() -> Links:
     try:
         names = dict(_names(netlink))
         addresses = sorted(_addresses(netlink, names), key=str)
-        defaults = {version: name for version in _FAMILIES if (name := _default(netlink, version, names)) is not None}
+        defaults: dict[int, str] = {}
+        gateways: set[Address] = set()
+        for version in _FAMILIES:
+            candidates: list[tuple[int, str]] = []
+            for head, entry in _routes(netlink, version):
+                gateways.update(_next_hops(entry))
+                if head[1] == 0 and _table(head, entry) == _MAIN_TABLE and (name := names.get(_device(entry))):
+                    candidates.append((_number(entry.get(_PRIORITY)), name))
+            if candidates:
+                defaults[version] = min(candidates)[1]
     except OSError as error:
         raise KernelError(f"cannot read the node's interfaces: {error.strerror}") from error
     finally:
         netlink.close()
-    return Links(tuple(addresses), defaults)
+    return Links(tuple(addresses), defaults, frozenset(gateways))
 
 
 def _names(netlink: RawNetlink) -> Iterator[tuple[int, str]]:
@@ -60,21 +70,33 @@ def _addresses(netlink: RawNetlink, names: dict[int, str]) -> Iterator[tuple[str
             yield names[index], ip_interface(f"{ip_address(own)}/{length}")
 
 
-def _default(netlink: RawNetlink, version: int, names: dict[int, str]) -> str | None:
-    """The interface of the default route that the kernel prefers."""
-    body = _ROUTE.pack(_FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0) + attribute(_IN_TABLE, number(_MAIN_TABLE))
-    found: list[tuple[int, str]] = []
+def _routes(netlink: RawNetlink, version: int) -> Iterator[tuple[tuple[int, ...], dict[int, bytes]]]:
+    """Head and attributes of every route of a family, whatever its table."""
     try:
-        for message in netlink.ask(_GET_ROUTE, flags=REQUEST | DUMP, body=body):
-            if _ROUTE.unpack_from(message)[1] == 0:
-                entry = attributes(message[_ROUTE.size :])
-                name = names.get(_device(entry))
-                if name is not None:
-                    found.append((_number(entry.get(_PRIORITY)), name))
+        for message in netlink.ask(
+            _GET_ROUTE, flags=REQUEST | DUMP, body=_ROUTE.pack(_FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)
+        ):
+            yield _ROUTE.unpack_from(message), attributes(message[_ROUTE.size :])
     except OSError as error:
         if error.errno not in _NO_ROUTES:
             raise
-    return min(found)[1] if found else None
+
+
+def _table(head: tuple[int, ...], route: dict[int, bytes]) -> int:
+    return _number(route.get(_IN_TABLE)) or head[4]
+
+
+def _next_hops(route: dict[int, bytes]) -> Iterator[Address]:
+    """The next hops of a route: one, one of the other family (RTA_VIA), or several."""
+    if _GATEWAY in route:
+        yield ip_address(route[_GATEWAY])
+    if _VIA in route:
+        yield ip_address(route[_VIA][2:])
+    several = route.get(_SEVERAL, b"")
+    while len(several) >= _NEXT_HOP.size:
+        length = max(_NEXT_HOP.unpack_from(several)[0], _NEXT_HOP.size)
+        yield from _next_hops(attributes(several[_NEXT_HOP.size : length]))
+        several = several[(length + 3) & ~3 :]
 
 
 def _device(route: dict[int, bytes]) -> int:

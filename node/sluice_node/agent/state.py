@@ -12,14 +12,15 @@ from sluice_node.agent.kube_client import KubeClient
 from sluice_node.agent.reflector import Reflector
 from sluice_node.agent.store import Store
 from sluice_node.core import objects
-from sluice_node.core.desired import Network
+from sluice_node.core.desired import Address, Network
+from sluice_node.core.links import Links
 from sluice_node.core.objects import EgressNode, Key, Node
-from sluice_node.core.resolve import Links, Snapshot
+from sluice_node.core.snapshot import Snapshot
 
 
 class ClusterState:
     """`changed` is called with what changed, whenever a snapshot would differ; `gone` with each EgressNode that is no
-    longer there."""
+    longer there; `api_server` gives the addresses at which the API server was found."""
 
     def __init__(
         self,
@@ -29,6 +30,7 @@ class ClusterState:
         never_redirected: frozenset[Network],
         changed: Callable[[str], None],
         gone: Callable[[Key], None],
+        api_server: Callable[[], frozenset[Address]] = frozenset,
     ) -> None:
         self.node_name = node
         self.node: Node | None = None
@@ -36,6 +38,7 @@ class ClusterState:
         self._namespace = namespace
         self._never_redirected = never_redirected
         self._changed = changed
+        self._api_server = api_server
         self.pods = Store("Pod", objects.pod, changed)
         self.policies = Store("EgressPolicy", objects.policy, changed)
         self.pools = Store("EgressPool", objects.pool, changed)
@@ -99,4 +102,5 @@ class ClusterState:
             alive=alive,
             namespace=self._namespace,
             never_redirected=self._never_redirected,
+            api_server=self._api_server(),
         )

@@ -19,8 +19,9 @@ from sluice_api.reasons import ConditionType, Reason
 from sluice_api.slices import all_slices
 from sluice_node.core.liveness import Sight
 from sluice_node.core.objects import EgressIP, Key, Node, Policy, Pool
-from sluice_node.core.resolve import Snapshot, claims_by_address, gateway_for, tunnel_mac
+from sluice_node.core.resolve import gateway_for, tunnel_mac
 from sluice_node.core.select import Selection
+from sluice_node.core.snapshot import Snapshot
 
 _RTT_NOISE: Final = 1000
 """Microseconds below which no difference of round trips is worth a write."""
@@ -49,7 +50,8 @@ class Account:
 
 def acknowledged(snapshot: Snapshot, *, before: int) -> int:
     """The revision to report once `snapshot` is programmed; `before` is the one reported last."""
-    claims = claims_by_address(snapshot)
+    # A refused claim holds nothing back: it is said by itself, and must not keep others' policies waiting.
+    claims = {claim.address: claim for claim in snapshot.egress_ips}
     waiting = [
         policy.revision
         for policy in snapshot.policies

@@ -2,6 +2,7 @@
 
 Rules:
 - A policy uses an address only while a claim (an EgressIP) says that it is the policy's: so no address ever serves two.
+- A claim of an address that is somebody's (`refused`) counts as none.
 - A policy without an id or an address blocks its pods: nothing of theirs leaves the cluster. So does one whose id is
   another's (the operator never gives an id twice, but a restored backup may).
 - A node is a live gateway of a pool when it says so and answers probes; this node needs no probe of itself.
@@ -12,15 +13,17 @@ Pure: no I/O, no clock.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
 from sluice_node.core.desired import Address, DesiredNode, Network, Peer, PolicyProgram
 from sluice_node.core.holder import holder
-from sluice_node.core.objects import EgressIP, EgressNode, Endpoints, Key, Node, Pod, Policy, Pool, ServiceCIDR
+from sluice_node.core.objects import EgressIP, Key, Pod, Policy
+from sluice_node.core.refused import of_nodes
 from sluice_node.core.select import Selection
+from sluice_node.core.snapshot import Snapshot
 
 NEVER_REDIRECTED: Final[frozenset[Network]] = frozenset(
     {
@@ -37,47 +40,6 @@ NEVER_REDIRECTED: Final[frozenset[Network]] = frozenset(
 
 class UnresolvableError(Exception):
     """The node lacks something without which nothing can be programmed; the text says what, and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Links:
-    """The node's interfaces: their addresses, and which one each family's default route uses."""
-
-    addresses: tuple[tuple[str, IPv4Interface | IPv6Interface], ...] = ()
-    defaults: Mapping[int, str] = field(default_factory=dict)
-
-    def of_address(self, address: Address) -> str | None:
-        """The interface that bears an address."""
-        return next((name for name, own in self.addresses if own.ip == address), None)
-
-    def towards(self, address: Address) -> str | None:
-        """The interface whose network an address is in, else the one of its family's default route."""
-        near = [
-            (own.network.prefixlen, name)
-            for name, own in self.addresses
-            if own.version == address.version and address in own.network
-        ]
-        return max(near)[1] if near else self.defaults.get(address.version)
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All that is known at one moment. `alive` are the nodes whose kernels answer this node's probes."""
-
-    node: Node
-    links: Links
-    pods: tuple[Pod, ...] = ()
-    policies: tuple[Policy, ...] = ()
-    pools: Mapping[str, Pool] = field(default_factory=dict)
-    egress_ips: tuple[EgressIP, ...] = ()
-    egress_nodes: tuple[EgressNode, ...] = ()
-    service_cidrs: tuple[ServiceCIDR, ...] = ()
-    api_endpoints: tuple[Endpoints, ...] = ()
-    alive: frozenset[str] = frozenset()
-    namespace: str = "sluice-system"
-    """Sluice's own: only there are gateway pods believed."""
-    never_redirected: frozenset[Network] = frozenset()
-    """Further ranges, from the command line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +101,6 @@ def assignment(policy: Policy, claims: Mapping[Address, EgressIP]) -> Assignment
     return Assignment(pool, tuple(by_family[version] for version in sorted(by_family)))
 
 
-def claims_by_address(snapshot: Snapshot) -> Mapping[Address, EgressIP]:
-    """Egress IP -> its claim."""
-    return {claim.address: claim for claim in snapshot.egress_ips}
-
-
 def live_gateways(snapshot: Snapshot, pools: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Pool -> its live gateways by name, in order."""
     own, me = gateway_for(snapshot), snapshot.node.name
@@ -166,7 +123,7 @@ def announced(snapshot: Snapshot, live: Mapping[str, tuple[str, ...]]) -> dict[A
         pool = snapshot.pools.get(claim.pool)
         if pool is None or not pool.announces or claim.pool not in mine:
             continue
-        if holder(claim.address, live.get(claim.pool, ())) == me:
+        if holder(claim.address, live.get(claim.pool, ())) == me and not snapshot.refuses(claim.address):
             interface = pool.interface or snapshot.links.towards(claim.address)
             if interface is not None:
                 held[claim.address] = interface
@@ -179,13 +136,14 @@ def resolve(snapshot: Snapshot, selection: Selection) -> DesiredNode:
     if not node.addresses:
         raise UnresolvableError(f"Node {node.name} has no InternalIP in status.addresses: see its kubelet")
     hosted = hosted_pools(snapshot)
-    claims = claims_by_address(snapshot)
+    claims = snapshot.claims
+    own_pods = _pods(selection, snapshot)
     programs: dict[Key, PolicyProgram] = {}
     blocked: set[Address] = set()
     ids: set[int] = set()
     for policy in sorted(snapshot.policies, key=lambda policy: policy.key):
         given = assignment(policy, claims)
-        selected = selection.addresses.get(policy.key, ())
+        selected = own_pods.get(policy.key, ())
         if given is None or policy.policy_id is None or policy.policy_id in ids:
             blocked.update(selected)
         elif selected or given.pool in hosted:
@@ -206,18 +164,23 @@ def resolve(snapshot: Snapshot, selection: Selection) -> DesiredNode:
         peers=peers(snapshot),
         excluded=excluded(snapshot),
         policies=tuple(programs.values()),
-        pods={
-            address: program.policy_id
-            for key, program in programs.items()
-            for address in selection.addresses.get(key, ())
-        },
+        pods={address: program.policy_id for key, program in programs.items() for address in own_pods.get(key, ())},
         blocked_pods=frozenset(blocked),
         live_gateways=live,
-        slices=tuple(piece for claim in snapshot.egress_ips for piece in claim.slices),
+        slices=tuple(piece for claim in snapshot.claims.values() for piece in claim.slices),
         proxy_endpoints=_proxy_endpoints(snapshot),
         is_gateway=bool(hosted),
         announced=announced(snapshot, live),
     )
+
+
+def _pods(selection: Selection, snapshot: Snapshot) -> dict[Key, tuple[Address, ...]]:
+    """The selected pods' addresses, without any that is a node's: what nodes send is never steered."""
+    nodes = of_nodes(snapshot)
+    return {
+        key: tuple(address for address in addresses if address not in nodes)
+        for key, addresses in selection.addresses.items()
+    }
 
 
 def react(desired: DesiredNode, snapshot: Snapshot) -> DesiredNode:

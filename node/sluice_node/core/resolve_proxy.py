@@ -11,12 +11,13 @@ from typing import Any
 from sluice_api.names import proxy_source
 from sluice_node.core.desired import Destination, Network
 from sluice_node.core.objects import Policy
-from sluice_node.core.resolve import Snapshot, assignment, claims_by_address, excluded
+from sluice_node.core.resolve import assignment, excluded
+from sluice_node.core.snapshot import Snapshot
 
 
 def proxy_line(pool: str, snapshot: Snapshot) -> bytes:
     """The pool's snapshot as one line of JSON, newline included."""
-    claims = claims_by_address(snapshot)
+    claims = snapshot.claims
     policies = []
     for policy in sorted(snapshot.policies, key=lambda policy: policy.key):
         given = assignment(policy, claims)

@@ -16,8 +16,8 @@ from sluice_node.agent.metrics import Metrics
 from sluice_node.agent.prober import Prober
 from sluice_node.agent.state import ClusterState
 from sluice_node.core.desired import Address, DesiredNode
+from sluice_node.core.links import Links
 from sluice_node.core.objects import Node
-from sluice_node.core.resolve import Links
 from sluice_node.kernel.errors import KernelError
 
 LINKS = Links((("eth0", IPv4Interface("192.0.2.1/24")),), {4: "eth0"})

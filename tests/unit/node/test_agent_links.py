@@ -107,6 +107,41 @@ def test_the_default_route_is_the_one_that_the_kernel_prefers(
     assert read_links().defaults == expected
 
 
+def test_the_next_hops_of_every_route_are_known_whatever_its_table_and_kind(netlink: type[Netlink]) -> None:
+    def via(*hops: bytes, table: int = 254, length: int = 24, family: int = socket.AF_INET) -> bytes:
+        return (
+            struct.pack("=BBBBBBBBI", family, length, 0, 0, table, 3, 0, 1, 0)
+            + attribute(4, number(2))
+            + b"".join(hops)
+        )
+
+    several = b"".join(
+        struct.pack("=HBBi", 8 + len(hop), 0, 0, 2) + hop
+        for hop in (attribute(5, ip_address(f"192.0.2.{last}").packed) for last in (3, 4))
+    )
+    other_family = struct.pack("=H", socket.AF_INET6) + ip_address("2001:db8::6").packed
+    netlink.routes = {
+        socket.AF_INET: [
+            via(attribute(5, ip_address("192.0.2.1").packed), length=0),
+            via(attribute(5, ip_address("192.0.2.2").packed), table=100),
+            via(attribute(9, several)),
+            via(attribute(18, other_family)),
+            via(),
+        ],
+        socket.AF_INET6: [via(attribute(5, ip_address("2001:db8::1").packed), family=socket.AF_INET6)],
+    }
+    found = read_links()
+    v4 = {ip_address(f"192.0.2.{last}") for last in range(1, 5)}
+    assert found.gateways == v4 | {ip_address("2001:db8::6"), ip_address("2001:db8::1")}
+
+
+def test_a_default_route_of_another_table_is_not_the_nodes(netlink: type[Netlink]) -> None:
+    head = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, 0, 3, 0, 1, 0)
+    elsewhere = head + attribute(4, number(3)) + attribute(15, number(7100))
+    netlink.routes = {socket.AF_INET: [elsewhere, route(2, metric=100)]}
+    assert read_links().defaults == {4: "eth0"}
+
+
 def test_what_cannot_be_read_is_an_error(netlink: type[Netlink]) -> None:
     netlink.routes = {socket.AF_INET: errno.EPERM}
     with pytest.raises(KernelError):

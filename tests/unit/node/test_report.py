@@ -9,6 +9,7 @@ import pytest
 from sluice_api.reasons import Reason
 from sluice_api.slices import all_slices
 from sluice_node.core.desired import SliceOwner
+from sluice_node.core.links import Links
 from sluice_node.core.liveness import Sight
 from sluice_node.core.objects import EgressIP, Key, Node, Pod, Policy, Pool, Selector
 from sluice_node.core.report import (
@@ -22,8 +23,8 @@ from sluice_node.core.report import (
     refused_account,
     stamped,
 )
-from sluice_node.core.resolve import Links, Snapshot
 from sluice_node.core.select import Selection, select
+from sluice_node.core.snapshot import Snapshot
 
 ADDRESS = ip_address("198.51.100.7")
 POLICY = Policy(Key("ns", "a"), 3, "1", "p", Selector(), policy_id=5, addresses=(ADDRESS,), revision=50)

@@ -8,6 +8,7 @@ import pytest
 
 from sluice_node.core.desired import DesiredNode, Peer, PolicyProgram, SliceOwner
 from sluice_node.core.holder import holder
+from sluice_node.core.links import Links
 from sluice_node.core.objects import (
     EgressIP,
     EgressNode,
@@ -20,17 +21,9 @@ from sluice_node.core.objects import (
     ServiceCIDR,
     TunnelEnd,
 )
-from sluice_node.core.resolve import (
-    NEVER_REDIRECTED,
-    Links,
-    Snapshot,
-    UnresolvableError,
-    probed,
-    react,
-    resolve,
-    tunnel_mac,
-)
+from sluice_node.core.resolve import NEVER_REDIRECTED, UnresolvableError, probed, react, resolve, tunnel_mac
 from sluice_node.core.select import select
+from sluice_node.core.snapshot import Snapshot
 
 V4, V6 = ip_address("198.51.100.7"), ip_address("2001:db8:5::7")
 POD_V4, POD_V6 = ip_address("10.1.0.5"), ip_address("fd00:1::5")

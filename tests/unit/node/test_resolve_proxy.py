@@ -6,9 +6,10 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from sluice_node.core.desired import Destination, PortRange
+from sluice_node.core.links import Links
 from sluice_node.core.objects import EgressIP, Key, Node, Policy, Selector
-from sluice_node.core.resolve import Links, Snapshot
 from sluice_node.core.resolve_proxy import proxy_line
+from sluice_node.core.snapshot import Snapshot
 from sluice_proxy.core.policy import parse_snapshot
 
 ADDRESS = ip_address("198.51.100.7")
