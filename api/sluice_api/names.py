@@ -21,6 +21,8 @@ LABEL_POLICY_NAME: Final = f"{GROUP}/policy-name"
 LABEL_APP: Final = "app.kubernetes.io/name"
 GATEWAY_APP: Final = "sluice-gateway"
 ANNOTATION_REMOVE: Final = f"{GROUP}/remove"
+CONFIRM_UNINSTALL: Final = f"{GROUP}/confirm-uninstall"
+"""Label or annotation of Sluice's namespace; "true": the uninstall Job may act, whoever made it."""
 FINALIZER_IN_USE: Final = f"{GROUP}/in-use"
 
 FIELD_MANAGER_OPERATOR: Final = "sluice-operator"

@@ -57,22 +57,28 @@ def run(
 @click.option("--namespace", envvar="SLUICE_NAMESPACE", default="sluice-system", show_default=True,
               help="Namespace of Sluice itself.")  # fmt: skip
 @click.option("--timeout", default=90.0, show_default=True, help="Seconds to wait for each step.")
+@click.option("--job", envvar="SLUICE_JOB", default="",
+              help="The Job that runs this: act only if a tool that is deleting Sluice made it.")  # fmt: skip
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def uninstall(*, namespace: str, timeout: float, log_format: Literal["text", "json"]) -> None:
+def uninstall(*, namespace: str, timeout: float, job: str, log_format: Literal["text", "json"]) -> None:
     """Take Sluice out of every node; keep pools, policies and egress IPs.
 
-    Exits with 1, naming the nodes, when some have not cleaned up in time. May be run again at any time.
+    With --job, changes nothing and exits with 0 unless that Job is the hook of a deletion. Exits with 1, naming the
+    nodes, when some have not cleaned up in time. May be run again at any time.
     """
     logs.configure(style=log_format, level="info")
-    sys.exit(asyncio.run(_uninstall(namespace=namespace, timeout=timeout)))
+    sys.exit(asyncio.run(_uninstall(namespace=namespace, timeout=timeout, job=job)))
 
 
-async def _uninstall(*, namespace: str, timeout: float) -> int:  # noqa: ASYNC109 - a limit per step, not of this call
+async def _uninstall(*, namespace: str, timeout: float, job: str) -> int:  # noqa: ASYNC109 - per step, not of this call
+    from sluice_operator.shell.confirm import meant  # noqa: PLC0415
     from sluice_operator.shell.kube import ApiError, KubeApi  # noqa: PLC0415
     from sluice_operator.shell.uninstall import Stragglers, Uninstaller  # noqa: PLC0415
 
     api = await KubeApi.connect()
     try:
+        if job and not await meant(api, job=job, namespace=namespace, say=click.echo, clock=time.monotonic):
+            return 0
         uninstaller = Uninstaller(api, namespace=namespace, timeout=timeout, say=click.echo, clock=time.monotonic)
         await uninstaller.run()
     except (Stragglers, ApiError) as error:

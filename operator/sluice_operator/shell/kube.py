@@ -63,6 +63,7 @@ CONFIG_MAP: Final = Resource("", "v1", "configmaps", "ConfigMap", True)
 DEPLOYMENT: Final = Resource("apps", "v1", "deployments", "Deployment", True)
 SERVICE: Final = Resource("", "v1", "services", "Service", True)
 DISRUPTION_BUDGET: Final = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True)
+JOB: Final = Resource("batch", "v1", "jobs", "Job", True)
 LEASE: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease", True)
 EVENT: Final = Resource("events.k8s.io", "v1", "events", "Event", True)
 GATEWAY_KINDS: Final = {resource.kind: resource for resource in (DEPLOYMENT, SERVICE, DISRUPTION_BUDGET)}

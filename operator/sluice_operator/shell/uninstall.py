@@ -20,13 +20,13 @@ from sluice_api.names import ANNOTATION_REMOVE, FINALIZER_IN_USE
 from sluice_api.timers import LEASE_DURATION
 from sluice_operator.core.words import count
 from sluice_operator.shell import kube
+from sluice_operator.shell.confirm import OPERATOR_DEPLOYMENT
 from sluice_operator.shell.kube import Api, Conflict, Document, NotFound, Unavailable
 from sluice_operator.shell.leader import LEASE_NAME
 from sluice_operator.shell.view import GATEWAY_LABELS
 
 log = logging.getLogger(__name__)
 
-OPERATOR_DEPLOYMENT: Final = "sluice-operator"
 POLL: Final = 0.5
 REMOVED: Final = "Removed"
 

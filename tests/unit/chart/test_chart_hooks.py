@@ -20,6 +20,14 @@ def test_an_uninstall_first_cleans_the_nodes_and_a_failure_stops_it(render: Rend
     assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
 
 
+def test_the_clean_up_knows_the_job_it_runs_in_by_its_real_name(render: Render) -> None:
+    """A renamed Job (kustomize's namePrefix) cannot read about itself, and so does nothing."""
+    (job,) = [item for item in hooks(render(), "pre-delete") if item["kind"] == "Job"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    sources = {entry["name"]: entry.get("valueFrom", {}).get("fieldRef", {}) for entry in container["env"]}
+    assert sources["SLUICE_JOB"] == {"fieldPath": "metadata.labels['batch.kubernetes.io/job-name']"}
+
+
 def test_the_clean_up_is_not_waited_for_longer_than_helm_waits(render: Render) -> None:
     (job,) = [item for item in hooks(render(), "pre-delete") if item["kind"] == "Job"]
     assert job["spec"]["activeDeadlineSeconds"] < 300
