@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PYTHONPATH := hack
+# Debian's own programs before whatever else is called so
+export PATH := /usr/sbin:/usr/bin:/sbin:/bin:$(PATH)
 PY := .venv/bin/python
 CLUSTER_TESTS := tests/cluster
 

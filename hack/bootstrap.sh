@@ -1,26 +1,19 @@
-#!/usr/bin/env bash
-# Makes .venv from the lock file, with uv from PATH or, where there is none, from the Python package registry.
-# Prints nothing when there is nothing to do. Needs python3 (3.11 or newer; uv finds or reports it).
-set -euo pipefail
+#!/bin/sh
+# Makes .venv from the lock file, with the machine's python3 (3.11 or newer) and tools from the Python package registry.
+# Prints nothing when there is nothing to do.
+set -eu
 cd "$(dirname "$0")/.."
-cache="${XDG_CACHE_HOME:-$HOME/.cache}/sluice"
-stamp=.venv/.synced-$(cat pyproject.toml uv.lock | sha256sum | cut -c1-16)
-[ -e "$stamp" ] && exit 0
-
-uv=$(command -v uv || true)
-if [ -z "$uv" ]; then
-  uv="$cache/uv/bin/uv"
-  if [ ! -x "$uv" ]; then
-    echo "==> getting uv (once)"
-    if ! python3 -m venv "$cache/uv" 2>/dev/null; then
-      command -v apt-get >/dev/null || { echo "python3 cannot make a virtual environment: install the venv module" >&2; exit 1; }
-      apt-get update -q && apt-get install -y -q python3-venv
-      python3 -m venv "$cache/uv"
-    fi
-    "$cache/uv/bin/pip" install -q uv
-  fi
+# Debian's own before any other: what PATH happens to hold decides nothing where the machine has what is needed
+for python in /usr/bin/python3 python3; do
+  if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi
+  python=
+done
+if [ -z "$python" ]; then
+  echo "error: there is no python3 of version 3.11 or newer: install it (Debian 12 or newer: apt-get install python3)" >&2
+  exit 1
 fi
-echo "==> installing the Python environment from uv.lock"
-"$uv" sync -q --locked --all-extras
+stamp=.venv/.synced-$(cat pyproject.toml uv.lock hack/tools/uv.txt | sha256sum | cut -c1-16)
+[ -e "$stamp" ] && exit 0
+PYTHONPATH=hack "$python" -m testbed.bootstrap
 rm -f .venv/.synced-*
 touch "$stamp"

@@ -10,7 +10,6 @@ Must not import a cluster backend.
 """
 
 import json
-import os
 import secrets
 import shutil
 import signal
@@ -30,6 +29,7 @@ from typing import Any, Self
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from testbed import commands
 from testbed.binaries import ETCD, KUBERNETES, program_path
 from testbed.cluster import ClusterError
 
@@ -151,14 +151,13 @@ class ApiServer:
 
     def kubectl(self, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run kubectl to its end; the caller looks at the return code."""
-        return subprocess.run(
+        return commands.run(
             [str(program_path(KUBERNETES, "kubectl")), "--kubeconfig", str(self.kubeconfig), *args],
-            input=stdin,
-            capture_output=True,
-            text=True,
             check=False,
-            timeout=60,
-            env={**os.environ, "KUBECACHEDIR": str(self._folder / "kubectl")},
+            stdin=stdin,
+            seconds=60,
+            env=commands.environment(KUBECACHEDIR=str(self._folder / "kubectl")),
+            error=ClusterError,
         )
 
     def stored(self, prefix: str) -> Mapping[str, bytes]:
@@ -220,7 +219,7 @@ class ApiServer:
 
     def _spawn(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         if not Path(command[0]).exists():
-            raise ClusterError(f"{command[0]} is missing; build it with `make up`, or with testbed.binaries.ensure()")
+            raise ClusterError(f"{command[0]} is missing", "build it with `make prepare`")
         with (self._folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self._folder
@@ -236,7 +235,11 @@ class ApiServer:
                 pass  # it does not listen yet, or has not written its certificate
             if process.poll() is not None or time.monotonic() > deadline:
                 tail = (self._folder / f"{name}.log").read_text(errors="replace")[-2000:]
-                raise ClusterError(f"{name} did not become ready (exit status {process.returncode}):\n{tail}")
+                raise ClusterError(
+                    f"{name} did not become ready (exit status {process.returncode})",
+                    "what it wrote last is above",
+                    output=tail,
+                )
             time.sleep(POLL)
 
     def _write_kubeconfig(self) -> None:
@@ -254,7 +257,7 @@ class ApiServer:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._server is None:
-            raise ClusterError("the API server is stopped; start it first")
+            raise ClusterError("the API server is stopped", "start it first")
         return self._server
 
     def _disconnect(self) -> None:

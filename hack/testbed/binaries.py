@@ -7,17 +7,22 @@ Invariant: a program appears under its name only when it is complete (built asid
 
 import hashlib
 import os
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.cluster import ClusterError
+from testbed import commands, tools
+from testbed.errors import TestbedError
+from testbed.tools import cache_root
 
 MODULES = Path(__file__).resolve().parent.parent / "binaries"
 STRIP = "-s -w"
+_SOURCES = ("GOPROXY", "GONOPROXY", "GOSUMDB", "GONOSUMDB", "GOPRIVATE", "GOAUTH", "GOINSECURE", "GOVCS")
+
+
+class BinaryError(TestbedError):
+    """A program could not be built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +76,20 @@ FOR_KIND = (KUBECTL, HELM, KIND)
 GROUPS = (KUBERNETES, ETCD, CONTAINERD, HELM, COREDNS)
 
 
-def cache_root() -> Path:
-    """Where everything that can be made again is kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sluice"
-
-
 def group_key(go_mod: bytes, go_sum: bytes) -> str:
     """What names a build: the pinned versions and the hashes of their sources."""
     return hashlib.sha256(go_mod + go_sum).hexdigest()[:16]
 
 
 def pinned_version(go_mod: str, module: str) -> str:
-    """Version of a required module in a go.mod, e.g. 'v1.36.3'. Raises ClusterError when it is not required."""
+    """Version of a required module in a go.mod, e.g. 'v1.36.3'. Raises BinaryError when it is not required."""
     for line in go_mod.splitlines():
         words = line.removeprefix("require").split()
         if len(words) >= 2 and words[0] == module and words[1].startswith("v"):
             return words[1]
-    raise ClusterError(f"go.mod does not require {module}")
+    raise BinaryError(
+        f"go.mod does not require {module}", f"add it: go get {module}@VERSION in its folder of {MODULES}"
+    )
 
 
 def linker_flags(group: Group, go_mod: str) -> str:
@@ -104,9 +106,24 @@ def build_command(group: Group, program: str, *, output: Path, go_mod: str) -> l
     """The `go build` of one program."""
     tags = ["-tags", group.tags] if group.tags else []
     return [
-        "go", "build", "-trimpath", *tags, "-ldflags", linker_flags(group, go_mod), "-o", str(output),
+        str(tools.GO.path), "build", "-trimpath", *tags, "-ldflags", linker_flags(group, go_mod), "-o", str(output),
         group.programs[program],
     ]  # fmt: skip
+
+
+def go_environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """What `go` is run with: of the caller's own settings of Go only those that say where modules come from."""
+    kept = {name: value for name, value in inherited.items() if not name.startswith(("GO", "CGO")) or name in _SOURCES}
+    settings = {
+        "CGO_ENABLED": "0",
+        "GOFLAGS": "-mod=readonly",
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+        "GOPATH": str(cache_root() / "go"),
+        "GOCACHE": str(cache_root() / "go" / "build"),
+        "GOTELEMETRY": "off",
+    }
+    return {**kept, **settings, "PATH": commands.SYSTEM_PATH}
 
 
 def folder(group: Group) -> Path:
@@ -127,13 +144,10 @@ def missing(groups: Sequence[Group] = GROUPS) -> list[tuple[Group, str]]:
 
 
 def ensure(groups: Sequence[Group] = GROUPS, *, say: Callable[[str], None] = print) -> None:
-    """Build what is missing, with a line for each program. Raises ClusterError when Go is missing or a build fails."""
+    """Build what is missing, with a line for each program. Raises TestbedError."""
     todo = missing(groups)
-    if todo and shutil.which("go") is None:
-        raise ClusterError(
-            "Go is needed once, to build Kubernetes: install Go 1.26 or newer and put `go` on PATH "
-            f"(missing: {', '.join(program for _, program in todo)})"
-        )
+    if todo:
+        tools.ensure(tools.GO, say=say)
     for number, (group, program) in enumerate(todo, 1):
         say(f"building {program} ({number} of {len(todo)}; once, minutes on a small machine)")
         started = time.monotonic()
@@ -147,16 +161,14 @@ def _build(group: Group, program: str) -> None:
     aside = target.with_name(f".{program}.{os.getpid()}")
     go_mod = (MODULES / group.name / "go.mod").read_text()
     try:
-        result = subprocess.run(
+        commands.run(
             build_command(group, program, output=aside, go_mod=go_mod),
+            shown=f"building {program}",
             cwd=MODULES / group.name,
-            env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"},
-            capture_output=True,
-            text=True,
-            check=False,
+            env=go_environment(os.environ),
+            remedy="see that the Go module proxy is reachable (GOPROXY, SSL_CERT_FILE and https_proxy are honoured)",
+            error=BinaryError,
         )
-        if result.returncode:
-            raise ClusterError(f"building {program} failed:\n{result.stderr[-4000:]}")
         aside.rename(target)
     finally:
         aside.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any, NoReturn
 import click
 
 from testbed import binaries
-from testbed.cluster import DEFAULT_NAME, Cluster, ClusterError, ClusterOptions, open_cluster
-from testbed.interruption import Interrupted, interruptible
+from testbed.cluster import DEFAULT_NAME, Cluster, ClusterOptions, open_cluster
+from testbed.errors import ask_debug, ended
 
 PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": ["--help-testbed"]}
 Command = Callable[..., Any]
@@ -34,8 +33,11 @@ def _become(argv: list[str], cluster: Cluster) -> NoReturn:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-def group() -> None:
+@click.option("--debug", is_flag=True, help="Show where an error happened.")
+def group(debug: bool) -> None:
     """A Kubernetes cluster for trying Sluice out: kind where a Docker engine works, namespaces elsewhere."""
+    if debug:
+        ask_debug()
 
 
 @group.command()
@@ -141,15 +143,16 @@ def shell_env(name: str) -> None:
 
 
 def main() -> None:
-    """Run the command line; errors of the cluster are messages, not tracebacks."""
+    """Run the command line; `up` cleans up behind itself when it is told to end."""
+    sys.exit(ended(_command))
+
+
+def _command() -> int:
     try:
-        with interruptible():  # `up` cleans up behind itself when it is told to end
-            group(prog_name="testbed", standalone_mode=False)
-    except Interrupted as interruption:
-        sys.exit(interruption.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (ClusterError, subprocess.SubprocessError) as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        asked = group(prog_name="testbed", standalone_mode=False)
+    except click.Abort as aborted:
+        raise aborted.__cause__ or KeyboardInterrupt from None  # click's word for an interrupt
+    except click.ClickException as misuse:
+        misuse.show()
+        return misuse.exit_code
+    return asked if isinstance(asked, int) else 0

@@ -14,6 +14,9 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Literal, Protocol
 
+from testbed import commands
+from testbed.errors import TestbedError
+
 Address = IPv4Address | IPv6Address
 ProxyMode = Literal["nftables", "iptables"]
 Cni = Literal["ptp", "bridge"]
@@ -22,8 +25,8 @@ BackendName = Literal["kind", "local"]
 DEFAULT_NAME = "sluice"
 
 
-class ClusterError(Exception):
-    """Something about the cluster failed; the text says what, and where to look."""
+class ClusterError(TestbedError):
+    """Something about the cluster failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,13 +132,12 @@ class Cluster(Protocol):
 
 def docker_works() -> bool:
     """Does a Docker engine answer?"""
-    if shutil.which("docker") is None:
+    if shutil.which("docker", path=commands.environment()["PATH"]) is None:
         return False
     try:
-        answer = subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=False)
-    except subprocess.TimeoutExpired:
+        return commands.run(["docker", "info"], check=False, seconds=20).returncode == 0
+    except TestbedError:
         return False
-    return answer.returncode == 0
 
 
 def chosen_backend() -> BackendName:
@@ -144,7 +146,7 @@ def chosen_backend() -> BackendName:
     if wanted in ("kind", "local"):
         return "kind" if wanted == "kind" else "local"
     if wanted:
-        raise ClusterError(f"SLUICE_TESTBED_BACKEND is {wanted!r}: use 'kind' or 'local'")
+        raise ClusterError(f"SLUICE_TESTBED_BACKEND is {wanted!r}", "use 'kind' or 'local', or leave it unset")
     return "kind" if docker_works() else "local"
 
 

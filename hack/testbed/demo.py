@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import yaml
 
 from testbed.cluster import ClusterError, ClusterOptions
-from testbed.interruption import Interrupted, interruptible
+from testbed.errors import ask_debug, ended
 from testbed.system import NAMESPACE, Pod, System, policy, pool, running, traffic_pod
 
 KINDS = "egresspools,egresspolicies,egressips,egressnodes"
@@ -32,20 +32,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--proxy-mode", choices=("nftables", "iptables"), default="nftables")
     parser.add_argument("--cni", choices=("ptp", "bridge"), default="ptp")
+    parser.add_argument("--debug", action="store_true", help="show where an error happened")
     options = parser.parse_args(arguments)
+    if options.debug:
+        ask_debug()
     wanted = ClusterOptions(name="demo", proxy_mode=options.proxy_mode, cni=options.cni)
-    try:
-        with interruptible(), running(wanted, say=say, keep=options.keep) as system:
-            good = show(system)
-            if options.keep:
-                print(f"\nThe cluster stays: export KUBECONFIG={system.cluster.kubeconfig}")
-    except ClusterError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    except Interrupted as interruption:
-        print("\ninterrupted; the cluster is removed", file=sys.stderr)
-        return interruption.exit_code
-    return 0 if good else 1
+    with running(wanted, say=say, keep=options.keep) as system:
+        good = show(system)
+        if options.keep:
+            print(f"\nThe cluster stays: export KUBECONFIG={system.cluster.kubeconfig}")
+    if not good:
+        remedy = "see the lines marked WRONG; --keep leaves the cluster for a closer look"
+        raise ClusterError("a pod was not seen as it should be", remedy)
+    return 0
 
 
 def show(system: System) -> bool:
@@ -87,4 +86,4 @@ def _report(system: System, pods: Sequence[Pod], egress: set[str]) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -114,7 +114,9 @@ class KindCluster:
     def __post_init__(self) -> None:
         checked(self.options)
         if self.options.cni != "ptp":
-            raise ClusterError("kind brings its own network plugin (pods on point-to-point links): leave --cni at ptp")
+            raise ClusterError(
+                "kind brings its own network plugin (pods on point-to-point links)", "leave --cni at ptp"
+            )
 
     @property
     def plan(self) -> Plan:
@@ -264,8 +266,8 @@ class KindCluster:
     def partition(self, a: str, b: str) -> None:
         """Not possible."""
         raise ClusterError(
-            f"kind cannot part {a} from {b}: an engine does not drop frames between two containers; "
-            "use a local cluster (root on Linux, SLUICE_TESTBED_BACKEND=local)"
+            f"kind cannot part {a} from {b}: an engine does not drop frames between two containers",
+            "use a local cluster (root on Linux, SLUICE_TESTBED_BACKEND=local)",
         )
 
     def heal(self, a: str, b: str) -> None:
@@ -300,11 +302,13 @@ class KindCluster:
 
     def _static(self, component: str, host: str) -> None:
         if component not in STATIC or host != CONTROL_PLANE:
-            raise ClusterError(f"kind cannot stop {component} on {host}: only {', '.join((*SERVICES, *STATIC))}")
+            raise ClusterError(
+                f"kind cannot stop {component} on {host}", f"there are {', '.join((*SERVICES, *STATIC))}"
+            )
 
     def _node(self, node: str) -> str:
         if node not in self.nodes:
-            raise ClusterError(f"no node {node!r}; there are {', '.join(self.nodes)}")
+            raise ClusterError(f"no node {node!r}", f"there are {', '.join(self.nodes)}")
         return node
 
     def _container(self, host: str) -> str:

@@ -7,11 +7,11 @@ Only looks: whoever left something is to be mended, not swept up after.
 import json
 import os
 import re
-import subprocess
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
+from testbed import commands
 from testbed.local.plan import netns_prefix
 from testbed.local.state import state_root
 
@@ -76,7 +76,7 @@ def _links() -> Iterator[str]:
 
 def _loop_devices() -> Iterator[str]:
     """Those that have a file behind them."""
-    shown = subprocess.run(["losetup", "--json", "--list"], capture_output=True, text=True, check=False)
+    shown = commands.run(["losetup", "--json", "--list"], check=False)
     if shown.returncode == 0 and shown.stdout.strip():
         for device in json.loads(shown.stdout)["loopdevices"]:
             yield f"loop device of {device['back-file']}"

@@ -69,7 +69,10 @@ class Recorder:
         """
         answer = json.loads(self._query("seen"))
         if answer["dropped"]:
-            raise ClusterError(f"the recorder on {self._host.name} missed {answer['dropped']} packets")
+            raise ClusterError(
+                f"the recorder on {self._host.name} missed {answer['dropped']} packets",
+                "the machine is too busy: try again",
+            )
         return Record([Seen.from_json(entry) for entry in answer["seen"]], answer["contacts"])
 
     def seen(self, *, protocol: str | None = None, since: int = 0) -> list[Seen]:

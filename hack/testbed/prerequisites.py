@@ -1,23 +1,31 @@
 """What the machine must have: Debian packages, installed when missing; elsewhere a message that says what to install.
 
-Only what is missing is asked for, and root is needed only then and for the local cluster itself.
+Only what is missing is asked for, and root is needed only then and for the local cluster itself. A program counts as
+there when it is where Debian's packages put it (commands.SYSTEM_PATH), which is also where it is called.
+Must not import anything but the standard library and the modules of testbed that hold to that: the environment is made
+with it.
 """
 
 import os
 import shutil
-import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.cluster import ClusterError
+from testbed import commands
+from testbed.errors import TestbedError
 
 CNI_PLUGINS = "/usr/lib/cni/ptp"
+APT_GET = Path("/usr/bin/apt-get")
+
+
+class PrerequisiteError(TestbedError):
+    """The machine lacks something that could not be installed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A Debian package and how to see that it is there: a program on PATH or, with a slash, a file."""
+    """A Debian package and how to see that it is there: a program of the system or, with a slash, a file."""
 
     name: str
     proof: str
@@ -26,7 +34,7 @@ class Package:
         """Is it installed?"""
         if "/" in self.proof:
             return Path(self.proof).exists()
-        return shutil.which(self.proof, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
+        return shutil.which(self.proof, path=commands.SYSTEM_PATH) is not None
 
 
 LOCAL = (
@@ -47,33 +55,40 @@ TESTS = (
     Package("curl", "curl"),
     Package("iputils-ping", "ping"),
 )
-_ENVIRONMENT: Mapping[str, str] = {"DEBIAN_FRONTEND": "noninteractive"}
 
 
-def missing(packages: tuple[Package, ...] = LOCAL) -> tuple[str, ...]:
+def missing(packages: Sequence[Package] = LOCAL) -> tuple[str, ...]:
     """Names of the packages that are not there."""
     return tuple(p.name for p in packages if not p.present())
 
 
 def ensure_local(*, say: Callable[[str], None] = print) -> None:
-    """Everything a local cluster needs. Raises ClusterError when it cannot be had."""
+    """Everything a local cluster needs. Raises PrerequisiteError when it cannot be had."""
     if os.geteuid() != 0:
-        raise ClusterError(
-            "a local cluster makes network namespaces and needs root; with a Docker engine (`docker info` answers) "
-            "a kind cluster is used, which does not"
+        raise PrerequisiteError(
+            "a local cluster makes network namespaces and needs root",
+            "become root, or start a Docker engine (`docker info` answers): a kind cluster is used then",
         )
     ensure(LOCAL, say=say)
 
 
-def ensure(packages: tuple[Package, ...], *, say: Callable[[str], None] = print) -> None:
-    """Install what is missing of Debian's packages. Raises ClusterError elsewhere than on Debian and its kin."""
+def ensure(packages: Sequence[Package], *, say: Callable[[str], None] = print) -> None:
+    """Install what is missing of Debian's packages. Raises PrerequisiteError."""
     names = missing(packages)
-    if not names:
-        return
-    if shutil.which("apt-get") is None:
-        raise ClusterError(f"install these first (names of Debian's packages): {' '.join(names)}")
-    say(f"installing {' '.join(names)}")
-    for argv in (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", *names]):
-        result = subprocess.run(argv, env={**os.environ, **_ENVIRONMENT}, capture_output=True, text=True, check=False)
-        if result.returncode:
-            raise ClusterError(f"{' '.join(argv)} failed:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
+    if names:
+        install(names, say=say)
+
+
+def install(names: Sequence[str], *, say: Callable[[str], None] = print) -> None:
+    """Install Debian packages. Raises PrerequisiteError where that is not possible."""
+    words = " ".join(names)
+    if not APT_GET.exists():
+        raise PrerequisiteError(f"missing here, by Debian's names: {words}", "install these, and try again")
+    if os.geteuid() != 0:
+        raise PrerequisiteError(f"missing Debian packages: {words}", f"as root: apt-get install {words}")
+    say(f"installing {words}")
+    remedy = f"mend what apt-get says (network, /etc/apt), or install these yourself: {words}"
+    for argv in (["update"], ["install", "--yes", "--no-install-recommends", *names]):
+        env = commands.environment(DEBIAN_FRONTEND="noninteractive")
+        shown = f"apt-get {argv[0]}"
+        commands.run([str(APT_GET), *argv], shown=shown, env=env, remedy=remedy, error=PrerequisiteError)

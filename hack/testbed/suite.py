@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed import binaries, leftovers, prerequisites
-from testbed.cluster import ClusterError, chosen_backend
-from testbed.interruption import Interrupted, interruptible, run_to_its_end
+from testbed.cluster import chosen_backend
+from testbed.errors import TestbedError, ended
+from testbed.interruption import Interrupted, run_to_its_end
 
 BIN = Path(sys.executable).parent
 CLUSTERS = (os.environ.get("SLUICE_TESTBED", "test"),)
@@ -95,15 +96,14 @@ def main() -> int:
     """Run the suite; 0 when every step was green and nothing was left behind."""
     results: list[Result] = []
     started, mark, before = time.monotonic(), uuid.uuid4().hex, leftovers.standing()
+    failure: TestbedError | None = None
     code = 0
     try:
-        with interruptible():
-            prepare()
-            for step in STEPS:
-                results.append(run(step, mark=mark))
-    except ClusterError as error:
-        print(f"\n{error}", file=sys.stderr)
-        code = 1
+        prepare()
+        for step in STEPS:
+            results.append(run(step, mark=mark))
+    except TestbedError as error:
+        failure = error
     except Interrupted as interruption:
         print(f"\ninterrupted; {len(STEPS) - len(results)} steps were not finished", flush=True)
         code = interruption.exit_code
@@ -115,8 +115,10 @@ def main() -> int:
     for line in left:
         print(f"FAIL left behind: {line}")
     print(f"     {(time.monotonic() - started) / 60:5.1f} min  in all", flush=True)
+    if failure:
+        raise failure
     return code or int(bool(left) or not all(result.green for result in results))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -6,8 +6,6 @@ of the hosts outside.
 """
 
 import json
-import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from testbed import binaries, images, prerequisites
+from testbed import binaries, commands, images, prerequisites
 from testbed.cluster import Cluster, ClusterError, ClusterOptions, chosen_backend, open_cluster
 from testbed.dns.zone import Zone
 from testbed.interruption import uninterrupted
@@ -132,16 +130,14 @@ class System:
 
     def helm(self, *args: str, check: bool = True) -> str:
         """Run helm against the cluster; its standard output. Raises ClusterError with its message."""
-        result = subprocess.run(
+        return commands.run(
             [str(binaries.program_path(binaries.HELM, "helm")), *args],
-            env={**os.environ, "KUBECONFIG": str(self.cluster.kubeconfig)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if check and result.returncode:
-            raise ClusterError(f"helm {' '.join(args)}:\n{result.stdout}{result.stderr}")
-        return result.stdout
+            check=check,
+            shown=["helm", *args],
+            env=commands.environment(KUBECONFIG=str(self.cluster.kubeconfig)),
+            remedy=f"see the output above and the logs in {self.cluster.logs}",
+            error=ClusterError,
+        ).stdout
 
     def load_images(self, archives: Mapping[str, Path]) -> None:
         """Make the images available on every node."""

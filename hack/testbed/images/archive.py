@@ -11,8 +11,10 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+from testbed.errors import TestbedError
 
-class LayoutError(ValueError):
+
+class LayoutError(TestbedError):
     """A folder is not an OCI layout of exactly one image."""
 
 
@@ -22,7 +24,10 @@ def named_index(index: bytes, image: str) -> bytes:
         document: dict[str, Any] = json.loads(index)
         (manifest,) = document["manifests"]
     except (ValueError, KeyError, TypeError) as error:
-        raise LayoutError(f"index.json does not list exactly one image: {error}") from error
+        raise LayoutError(
+            f"the engine's index.json does not list exactly one image ({error})",
+            "remove the engine's layers with `python -m testbed.images clean`, and build again",
+        ) from error
     names = {"io.containerd.image.name": image, "org.opencontainers.image.ref.name": image.rpartition(":")[2]}
     manifest["annotations"] = {**manifest.get("annotations", {}), **names}
     return json.dumps(document).encode()

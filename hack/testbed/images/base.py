@@ -7,10 +7,11 @@ Invariant: debootstrap's mounts live in a mount namespace of their own, so that 
 """
 
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from testbed import commands
+from testbed.errors import TestbedError
 from testbed.images.progress import Report
 from testbed.images.recipe import digest, digest_files
 
@@ -35,8 +36,8 @@ TRIMMED = (
 )
 
 
-class BaseError(RuntimeError):
-    """The base could not be made; the message says which step and how it ended."""
+class BaseError(TestbedError):
+    """The base could not be made."""
 
 
 def base_key(recipe: Mapping[str, bytes]) -> str:
@@ -107,15 +108,11 @@ def _trim(root: Path) -> None:
 
 
 def _run(argv: list[str], step: str) -> None:
-    """Run a step in a mount namespace of its own, quietly; its last lines are the error's message if it fails."""
-    ran = subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", *argv],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
+    """Run a step in a mount namespace of its own, quietly."""
+    remedy = "see that Debian's mirror is reachable (http_proxy is honoured) and the disk has room"
+    commands.run(
+        [*commands.CONTAINED, *argv],
+        shown=f"{step} (for the images' base)",
+        remedy=remedy,
+        error=BaseError,
     )
-    if ran.returncode:
-        last = "\n".join(ran.stdout.splitlines()[-15:])
-        raise BaseError(f"{step} ended with {ran.returncode}:\n{last}")

@@ -3,23 +3,23 @@
 Both build one target of a context folder and write it as an OCI layout folder. Neither knows what the images are.
 """
 
-import os
 import shutil
-import subprocess
 import tarfile
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from testbed import commands
+from testbed.errors import TestbedError
 from testbed.images.archive import complete_layout
 
 ENGINES = ("docker", "buildah")
 REGISTRY_BASE = "python:3.13-slim-trixie"
 
 
-class EngineError(RuntimeError):
-    """No engine, or its build failed; the message has its last lines."""
+class EngineError(TestbedError):
+    """No engine, or its build failed."""
 
 
 class Engine(Protocol):
@@ -43,9 +43,10 @@ class Docker:
         # writes one from Docker 25 on.
         name = f"sluice/{target}:dev"
         argv = ["docker", "buildx", "build", "--progress=plain", "--provenance=false", "--load", "--target", target]
-        _run([*argv, "--tag", name, "--build-arg", f"BASE={base}", "--file", str(dockerfile), str(context)])
+        argv += ["--tag", name, "--build-arg", f"BASE={base}", "--file", str(dockerfile), str(context)]
+        _run(argv, shown=f"docker buildx build of {target}")
         saved = layout.with_suffix(".saved")
-        _run(["docker", "save", "--output", str(saved), name])
+        _run(["docker", "save", "--output", str(saved), name], shown=f"docker save of {target}")
         with tarfile.open(saved) as archive:
             archive.extractall(layout, filter="data")
         saved.unlink()
@@ -65,28 +66,24 @@ class Buildah:
         """See Engine."""
         name = f"localhost/sluice/{target}:dev"
         argv = [*self._buildah("bud"), "--layers", "--pull=never", "--target", target, "--tag", name]
-        _run([*argv, "--build-arg", f"BASE={base}", "--file", str(dockerfile), str(context)], env=self._env())
+        argv += ["--build-arg", f"BASE={base}", "--file", str(dockerfile), str(context)]
+        _run(argv, shown=f"buildah bud of {target}", env=self._env())
         # Not buildah's own layouts: those it always compresses, every layer again for every image, which takes longer
         # than the rest of a build, and the nodes would only have to undo it.
         blobs = layout / "blobs" / "sha256"
         blobs.mkdir(parents=True)
         push = [*self._buildah("push"), "--quiet", "--disable-compression", "--format", "oci", name, f"dir:{blobs}"]
-        _run(push, env=self._env())
+        _run(push, shown=f"buildah push of {target}", env=self._env())
         complete_layout(layout)
 
     def import_base(self, root_tar: Path, name: str) -> None:
         """Make a root file system available as image `name`, unless it already is. Raises EngineError."""
-        there = subprocess.run(
-            [*self._buildah("inspect", policy=False), "--type", "image", name],
-            capture_output=True,
-            check=False,
-            env=self._env(),
-        )
-        if there.returncode:
+        inspect = [*self._buildah("inspect", policy=False), "--type", "image", name]
+        if commands.run(inspect, check=False, env=self._env(), error=EngineError).returncode:
             dockerfile = root_tar.with_name("Dockerfile")
             dockerfile.write_text(f"FROM scratch\nADD {root_tar.name} /\n")
             argv = [*self._buildah("bud"), "--tag", name, "--file", str(dockerfile), str(root_tar.parent)]
-            _run(argv, env=self._env())
+            _run(argv, shown="buildah bud of the images' base", env=self._env())
 
     def _buildah(self, command: str, *, policy: bool = True) -> list[str]:
         storage = [
@@ -97,7 +94,7 @@ class Buildah:
             "--runroot",
             str(self._storage / "run"),
         ]
-        return ["buildah", *storage, command, *(self._policy if policy else [])]
+        return [*commands.CONTAINED, "buildah", *storage, command, *(self._policy if policy else [])]
 
     @cached_property
     def _driver(self) -> str:
@@ -106,25 +103,27 @@ class Buildah:
     @staticmethod
     def _env() -> Mapping[str, str]:
         # chroot: a container without namespaces, which works inside containers that may not make any.
-        return {**os.environ, "BUILDAH_ISOLATION": "chroot"}
+        return commands.environment(BUILDAH_ISOLATION="chroot")
 
 
 def choose(engine: str | None, *, storage: Path, policy: Path) -> Engine:
     """The engine called `engine`, or else the one that works here. Raises EngineError."""
     if engine == "docker" or (engine is None and _docker_works()):
         return Docker()
-    if engine == "buildah" or (engine is None and shutil.which("buildah")):
+    if engine == "buildah" or (engine is None and shutil.which("buildah", path=commands.SYSTEM_PATH)):
         return Buildah(storage, policy)
     raise EngineError(
-        f"no engine to build images with: wanted {engine or 'docker or buildah'} (Debian: apt-get install buildah)"
+        f"no engine to build images with (wanted: {engine or 'docker or buildah'})",
+        "start a Docker engine, or on Debian: apt-get install buildah debootstrap",
     )
 
 
 def _docker_works() -> bool:
-    if not shutil.which("docker"):
-        return False
     probes = (["docker", "version"], ["docker", "buildx", "version"])
-    return all(subprocess.run(probe, capture_output=True, check=False, timeout=10).returncode == 0 for probe in probes)
+    try:
+        return all(commands.run(probe, check=False, seconds=10).returncode == 0 for probe in probes)
+    except TestbedError:  # there is none
+        return False
 
 
 def _storage_driver(storage: Path) -> str:
@@ -134,21 +133,11 @@ def _storage_driver(storage: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
     options = f"lowerdir={folders['lower']},upperdir={folders['upper']},workdir={folders['work']}"
     mount = ["mount", "-t", "overlay", "overlay", "-o", options, str(folders["merged"])]
-    probe = subprocess.run(["unshare", "--mount", "--propagation", "private", *mount], capture_output=True, check=False)
+    probe = commands.run([*commands.CONTAINED, *mount], check=False, error=EngineError)
     shutil.rmtree(storage / "probe")
     return "vfs" if probe.returncode else "overlay"
 
 
-def _run(argv: list[str], env: Mapping[str, str] | None = None) -> None:
-    ran = subprocess.run(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        env=env,
-    )
-    if ran.returncode:
-        last = "\n".join(ran.stdout.splitlines()[-40:])
-        raise EngineError(f"{argv[0]} ended with {ran.returncode}:\n{last}")
+def _run(argv: list[str], *, shown: str, env: Mapping[str, str] | None = None) -> None:
+    remedy = "see what it wrote above; `python -m testbed.images clean` removes what is cached"
+    commands.run(argv, shown=shown, env=env, remedy=remedy, error=EngineError)

@@ -6,7 +6,6 @@ never by what was written down; so it ends a cluster in any half state. `up` beg
 
 import json
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -52,7 +51,7 @@ class LocalCluster:
         """What the running cluster was started with. Raises ClusterError when there is none."""
         plan = self.state.load()
         if plan is None:
-            raise ClusterError(f"there is no cluster {self.options.name!r}: start it with `up`")
+            raise ClusterError(f"there is no cluster {self.options.name!r}", "start it with `up`")
         return plan
 
     @property
@@ -200,9 +199,12 @@ class LocalCluster:
         host = self.node(node)
         command = host.command(["ctr", "--namespace=k8s.io", "images", "import", "-"])
         with archive.open("rb") as content:
-            result = subprocess.run(command, stdin=content, capture_output=True, text=True, check=False)
-        if result.returncode:
-            raise ClusterError(f"importing {archive.name} on {node} failed: {result.stderr.strip()}")
+            run(
+                command,
+                stdin=content,
+                shown=f"importing {archive.name} on {node}",
+                remedy=f"see {host.log('containerd')}",
+            )
 
     def _api(self) -> Api:
         return Api(str(self.plan.link_addresses[1].ip), self.state.folder / config.PKI)
@@ -286,7 +288,7 @@ class LocalCluster:
         """Power on again; waits until the node is Ready."""
         host, plan = self.node(node), self.plan
         if host.init() is not None:
-            raise ClusterError(f"node {node} is on")
+            raise ClusterError(f"node {node} is on", "`power-off` it first")
         network = Network(plan)
         network.remove_host(plan.host(node))
         network.add_host(plan.host(node))
@@ -335,7 +337,7 @@ class LocalCluster:
     def _launch(self, component: str, host: str) -> None:
         command, where = self._command(component, host), self.host(host)
         if where.component(component):
-            raise ClusterError(f"{component} on {host} runs already")
+            raise ClusterError(f"{component} on {host} runs already", "`stop` it first, or `restart` it")
         pid, log = where.spawn(component, command), where.log(component)
 
         def runs() -> bool:
@@ -358,7 +360,7 @@ class LocalCluster:
         """Raises ClusterError when a component that is waited for has ended: waiting on is of no use."""
         where = self.host(host)
         if not where.component(component):
-            raise ClusterError(f"{component} on {host} ended by itself; see {where.log(component)}")
+            raise ClusterError(f"{component} on {host} ended by itself", f"see {where.log(component)}")
 
     def restart(self, component: str, host: str) -> None:
         """Kill a component and start it again."""
@@ -368,13 +370,13 @@ class LocalCluster:
     def _command(self, component: str, host: str) -> list[str]:
         commands = self.commands(host)
         if component not in commands:
-            raise ClusterError(f"no component {component!r} on {host}; there are: {', '.join(commands) or 'none'}")
+            raise ClusterError(f"no component {component!r} on {host}", f"there are: {', '.join(commands) or 'none'}")
         return commands[component]
 
     def _running(self, node: str) -> LocalNode:
         host = self.node(node)
         if host.init() is None:
-            raise ClusterError(f"node {node} is off")
+            raise ClusterError(f"node {node} is off", "`boot` it first")
         return host
 
 

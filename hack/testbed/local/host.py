@@ -88,7 +88,7 @@ class LocalNode(LocalHost):
         node is off."""
         init = self.init()
         if init is None:
-            raise ClusterError(f"node {self.name} is off")
+            raise ClusterError(f"node {self.name} is off", "`boot` it first")
         namespaces = ["--mount", "--uts", "--ipc", "--net", "--pid"]
         environment = ["env", "-i", f"PATH={NODE_PATH}", "HOME=/root", "TERM=dumb"]
         return ["nsenter", f"--target={init.pid}", *namespaces, "--", *environment, *argv]

@@ -8,7 +8,7 @@ import os
 import platform
 from pathlib import Path
 
-from testbed import binaries
+from testbed import binaries, tools
 from testbed.local.config import PAUSE_IMAGE
 from testbed.local.dns import COREDNS_IMAGE
 from testbed.local.oci import write_archive
@@ -19,7 +19,7 @@ SOURCE = Path(__file__).with_name("pause.c")
 
 def folder() -> Path:
     """Where they are kept."""
-    return binaries.cache_root() / "system-images"
+    return tools.cache_root() / "system-images"
 
 
 def pause_program() -> Path:
@@ -28,7 +28,12 @@ def pause_program() -> Path:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".pause.{os.getpid()}")
-        run(["gcc", "-Os", "-static", "-s", "-o", str(aside), str(SOURCE)])
+        remedy = "see what gcc says; it comes with the packages gcc and libc6-dev"
+        run(
+            ["gcc", "-Os", "-static", "-s", "-o", str(aside), str(SOURCE)],
+            shown="gcc of the pause program",
+            remedy=remedy,
+        )
         aside.rename(target)
     return target
 

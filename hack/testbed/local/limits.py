@@ -15,8 +15,8 @@ def check_inotify(*, nodes: int) -> None:
     allowed, used = int(INOTIFY.read_text()), _instances()
     if shortage(nodes=nodes, allowed=allowed, used=used) > 0:
         raise ClusterError(
-            f"{used} of the {allowed} inotify instances of this user are in use, too many for {nodes} more nodes: "
-            "remove another cluster (`down --name ...`) or allow more: sysctl -w fs.inotify.max_user_instances=1024"
+            f"{used} of the {allowed} inotify instances of this user are in use, too many for {nodes} more nodes",
+            "remove another cluster (`down --name ...`) or allow more: sysctl -w fs.inotify.max_user_instances=1024",
         )
 
 

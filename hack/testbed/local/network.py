@@ -96,7 +96,7 @@ def plugs_between(plan: Plan, a: str, b: str) -> tuple[str, str]:
         for other in plan.host(b).ports:
             if a != b and mine.bridge == other.bridge:
                 return mine.plug, other.plug
-    raise ClusterError(f"{a} and {b} are not on one link; what is between them is `outside`: cut that")
+    raise ClusterError(f"{a} and {b} are not on one link", "what is between them is `outside`: cut that")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ def free_link() -> int:
     for number in range(LINKS):
         if f"169.254.77.{4 * number + 1}" not in used:
             return number
-    raise ClusterError(f"{LINKS} clusters run already")
+    raise ClusterError(f"{LINKS} clusters run already", "take one down: `down --name NAME`")
 
 
 def remove_all(name: str, device: str) -> None:

@@ -109,13 +109,13 @@ class Plan:
         if name in special:
             return special[name]()
         if name not in self.nodes:
-            raise ClusterError(f"no host {name!r}; there are {', '.join((*special, *self.nodes))}")
+            raise ClusterError(f"no host {name!r}", f"there are {', '.join((*special, *self.nodes))}")
         return self._node(name)
 
     def node_index(self, node: str) -> int:
         """1-based number of a node. Raises ClusterError for an unknown name."""
         if node not in self.nodes:
-            raise ClusterError(f"no node {node!r}; there are {', '.join(self.nodes)}")
+            raise ClusterError(f"no node {node!r}", f"there are {', '.join(self.nodes)}")
         return int(node[1:])
 
     def pod_ranges(self, node: str) -> tuple[Network, ...]:
@@ -240,7 +240,7 @@ def netns_prefix(name: str) -> str:
 def checked(options: ClusterOptions) -> ClusterOptions:
     """The options, or ClusterError when they cannot be: names end up in device names of at most 15 characters."""
     if not NAME.fullmatch(options.name):
-        raise ClusterError(f"cluster name {options.name!r}: use 1 to 12 lower-case letters, digits and inner dashes")
+        raise ClusterError(f"cluster name {options.name!r}", "use 1 to 12 lower-case letters, digits and inner dashes")
     if not 1 <= options.nodes <= MAX_NODES:
-        raise ClusterError(f"{options.nodes} nodes: use 1 to {MAX_NODES}")
+        raise ClusterError(f"{options.nodes} nodes", f"use 1 to {MAX_NODES}")
     return options

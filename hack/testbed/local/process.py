@@ -7,14 +7,15 @@ Works on cgroup v1 (one hierarchy a controller) and v2. Must not know what the p
 
 import contextlib
 import os
-import shlex
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
+from testbed import commands
 from testbed.cluster import ClusterError
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -28,23 +29,13 @@ def run(
     argv: Sequence[str],
     *,
     check: bool = True,
-    stdin: str | None = None,
-    shown: Sequence[str] | None = None,
+    stdin: str | IO[bytes] | None = None,
+    shown: Sequence[str] | str | None = None,
+    remedy: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end. Raises ClusterError with its output when it fails and `check` is set; the error shows
     the command `shown` in place of `argv`."""
-    result = subprocess.run(
-        argv,
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if check and result.returncode:
-        command = shlex.join(shown or argv)
-        raise ClusterError(f"exit {result.returncode} of: {command}\n{result.stdout}{result.stderr}".rstrip())
-    return result
+    return commands.run(argv, check=check, stdin=stdin, shown=shown, remedy=remedy, error=ClusterError)
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float, what: str, log: Path | None = None) -> None:
@@ -52,8 +43,7 @@ def wait_until(condition: Callable[[], bool], *, seconds: float, what: str, log:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            where = f"; see {log}" if log else ""
-            raise ClusterError(f"waited {seconds:g} s for {what}{where}")
+            raise ClusterError(f"waited {seconds:g} s for {what}", f"see {log}" if log else "")
         time.sleep(POLL)
 
 

@@ -108,12 +108,12 @@ def test_a_cgroup_that_is_not_there_has_no_process_and_is_removed_without_error(
 
 
 def test_a_wait_that_fails_names_what_and_the_log() -> None:
-    with pytest.raises(ClusterError, match=r"waited 0 s for the moon; see /log"):
+    with pytest.raises(ClusterError, match=r"waited 0 s for the moon: see /log"):
         wait_until(lambda: False, seconds=0, what="the moon", log=Path("/log"))
 
 
 def test_a_failing_program_is_an_error_with_its_output_and_the_command_that_was_meant() -> None:
-    with pytest.raises(ClusterError, match=r"exit 3 of: meant 'to be'\nwhy"):
+    with pytest.raises(ClusterError, match=r"^meant 'to be' ended with status 3\nwhy$"):
         run(["sh", "-c", "echo why >&2; exit 3"], shown=["meant", "to be"])
     assert run(["sh", "-c", "exit 3"], check=False).returncode == 3
 
@@ -136,7 +136,7 @@ def test_containerd_is_built_without_the_file_systems_it_does_not_need() -> None
 
 
 def test_a_module_that_is_not_pinned_is_an_error() -> None:
-    with pytest.raises(ClusterError, match=r"does not require k8s\.io/none"):
+    with pytest.raises(binaries.BinaryError, match=r"does not require k8s\.io/none"):
         binaries.pinned_version(GO_MOD, "k8s.io/none")
 
 
@@ -151,17 +151,10 @@ def test_every_group_has_pinned_modules_in_the_tree() -> None:
             assert f"tool {package}\n" in module or f"\t{package}\n" in module, package
 
 
-def test_without_go_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ClusterError, match=r"install Go 1\.26"):
-        binaries.ensure(say=lambda _: None)
-
-
 def test_without_a_package_manager_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(prerequisites, "APT_GET", tmp_path / "apt-get")
     absent = (prerequisites.Package("thing", "/nowhere/thing"), prerequisites.Package("shell", "/bin/sh"))
-    with pytest.raises(ClusterError, match=r"install these first.*: thing$"):
+    with pytest.raises(prerequisites.PrerequisiteError, match=r"by Debian's names: thing: install these"):
         prerequisites.ensure(absent, say=lambda _: None)
 
 
