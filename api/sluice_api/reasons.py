@@ -50,6 +50,7 @@ class Reason(StrEnum):
     PORTS_EXHAUSTED = "PortsExhausted"
     WAITING_FOR_NODES = "WaitingForNodes"
     NO_GATEWAY_READY = "NoGatewayReady"
+    GATEWAY_REJECTED = "GatewayRejected"
     GATEWAYS_MISSING = "GatewaysMissing"
     OVERRIDDEN = "Overridden"
     IN_USE = "InUse"
@@ -86,6 +87,8 @@ _MEANINGS = {
     Reason.WAITING_FOR_NODES: "Nodes that the message names have not acknowledged this generation yet.",
     Reason.NO_GATEWAY_READY: "No gateway of the pool is ready, so selected traffic is dropped. "
     "See the pool's gateway Deployment.",
+    Reason.GATEWAY_REJECTED: "The API server refuses a Deployment, Service or PodDisruptionBudget of the pool; "
+    "the message has its words. Correct spec.gateways, or what refuses it. It is tried again from time to time.",
     Reason.GATEWAYS_MISSING: "Fewer gateways are ready than spec.gateways.replicas asks for: traffic leaves, with less "
     "in reserve. See the pods of the pool's gateway Deployment.",
     Reason.OVERRIDDEN: "Some pods are selected by a policy that takes precedence: a higher priority, or older.",
@@ -113,6 +116,7 @@ _LASTING = frozenset(
         Reason.ADDRESS_NOT_IN_POOL,
         Reason.ADDRESS_IN_USE,
         Reason.PORTS_EXHAUSTED,
+        Reason.GATEWAY_REJECTED,
     }
 )
 
@@ -147,15 +151,17 @@ CONDITIONS: Final = (
         "EgressPool",
         ConditionType.READY,
         good=(Reason.READY,),
-        bad=(*_POOL_ACCEPTED, Reason.NO_GATEWAY_READY, Reason.IN_USE),
+        bad=(*_POOL_ACCEPTED, Reason.GATEWAY_REJECTED, Reason.NO_GATEWAY_READY, Reason.IN_USE),
     ),
     ConditionReasons(
         "EgressPool",
         ConditionType.DEGRADED,
         good=(Reason.AS_EXPECTED,),
-        bad=(Reason.PENDING, Reason.GATEWAYS_MISSING),
+        bad=(Reason.PENDING, Reason.GATEWAY_REJECTED, Reason.GATEWAYS_MISSING),
     ),
-    ConditionReasons("EgressPool", ConditionType.STALLED, good=(Reason.AS_EXPECTED,), bad=_POOL_ACCEPTED),
+    ConditionReasons(
+        "EgressPool", ConditionType.STALLED, good=(Reason.AS_EXPECTED,), bad=(*_POOL_ACCEPTED, Reason.GATEWAY_REJECTED)
+    ),
     ConditionReasons("EgressPolicy", ConditionType.ACCEPTED, good=(Reason.ACCEPTED,), bad=_POLICY_ACCEPTED),
     ConditionReasons("EgressPolicy", ConditionType.ASSIGNED, good=(Reason.ASSIGNED,), bad=_ASSIGNED),
     ConditionReasons(

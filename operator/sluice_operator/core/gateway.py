@@ -50,13 +50,23 @@ def differs(live: GatewayObject | None, wanted: Mapping[str, Any]) -> bool:
     """
     if live is None:
         return True
-    annotations = live.document.get("metadata", {}).get("annotations") or {}
-    if annotations.get(ANNOTATION_HASH) != wanted["metadata"]["annotations"][ANNOTATION_HASH]:
+    if digest_of(live.document) != digest_of(wanted):
         return True
     return not (
         _covers(live.document.get("spec"), wanted["spec"])
         and _covers(live.document.get("metadata"), _metadata_to_compare(wanted))
     )
+
+
+def key_of(document: Mapping[str, Any]) -> tuple[str, str]:
+    """Kind and name."""
+    return document["kind"], document["metadata"]["name"]
+
+
+def digest_of(document: Mapping[str, Any]) -> str:
+    """The hash by which a document is known to have been applied; empty for one that is not ours."""
+    annotations: Mapping[str, str] = document.get("metadata", {}).get("annotations") or {}
+    return annotations.get(ANNOTATION_HASH, "")
 
 
 def proxy_ports(pools: Iterable[Pool], live: Mapping[tuple[str, str], GatewayObject]) -> dict[str, int]:

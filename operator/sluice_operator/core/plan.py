@@ -30,7 +30,6 @@ from sluice_operator.core import gateway, ids, notices, ports
 from sluice_operator.core.actions import (
     Action,
     AdvanceIds,
-    ApplyGatewayObject,
     Claim,
     DeleteGatewayObject,
     Plan,
@@ -41,6 +40,7 @@ from sluice_operator.core.actions import (
     WriteSlices,
 )
 from sluice_operator.core.allocate import Allocator, Allotment
+from sluice_operator.core.gatewaystate import GatewayState, state_of
 from sluice_operator.core.index import Index, build
 from sluice_operator.core.pools import Refusal, ResolvedPool, resolve
 from sluice_operator.core.poolstatus import in_use, pool_status
@@ -90,6 +90,10 @@ class _Planner:
         self._claimed_from = {snapshot.policies[key].pool for key in claiming}
         self._ids = ids.assign(snapshot.policies.values(), last=snapshot.ids.last, later=claiming | refused)
         self._proxy_ports = gateway.proxy_ports(snapshot.pools.values(), snapshot.gateway_objects)
+        self._gateways: Mapping[str, GatewayState] = {
+            name: state_of(pool, snapshot, snapshot.settings, proxy_port=self._proxy_ports[name])
+            for name, pool in snapshot.pools.items()
+        }
         self._ports = self._assign_ports()
 
     def _allot(self) -> dict[PolicyKey, Allotment]:
@@ -216,14 +220,9 @@ class _Planner:
             pool = resolved.pool
             if pool.deleting and not in_use(name, self._index):
                 continue
-            wanted = gateway.documents(pool, self._snapshot.settings, proxy_port=self._proxy_ports[name])
-            for document in wanted:
-                live = self._snapshot.gateway_objects.get((document["kind"], document["metadata"]["name"]))
-                if live is not None and live.deleting:
-                    continue
-                if gateway.differs(live, document):
-                    yield ApplyGatewayObject(document, ours=live is not None)
-            yield from self._surplus(pool, {(entry["kind"], entry["metadata"]["name"]) for entry in wanted})
+            state = self._gateways[name]
+            yield from state.applies
+            yield from self._surplus(pool, {gateway.key_of(document) for document in state.documents})
 
     def _surplus(self, pool: Pool, wanted: set[tuple[str, str]]) -> Iterable[Action]:
         for key, live in self._snapshot.gateway_objects.items():
@@ -236,10 +235,13 @@ class _Planner:
             pool = resolved.pool
             if name in self._claimed_from or self._finalizers_of(pool) != pool.finalizers:
                 continue  # another write changes the pool or its counts: its status is for the next plan
+            if self._gateways[name].undecided and not (pool.deleting and not in_use(name, self._index)):
+                continue  # whether the API server takes its gateway objects is known to the next plan
             status = pool_status(
                 resolved,
                 self._index,
                 self._snapshot.settings,
+                gateways=self._gateways[name],
                 proxy_port=self._proxy_ports[name],
                 now=self._snapshot.now,
             )

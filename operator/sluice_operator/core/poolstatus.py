@@ -12,29 +12,32 @@ from sluice_api.reasons import ConditionType, Reason
 from sluice_operator.core.conditions import Verdict, conditions
 from sluice_operator.core.degraded import Shortfall, degraded, stalled
 from sluice_operator.core.gateway import proxy_url
+from sluice_operator.core.gatewaystate import GatewayState
 from sluice_operator.core.index import Index
 from sluice_operator.core.pools import ResolvedPool
-from sluice_operator.core.snapshot import EgressIP, FamilyCount, PolicyKey, PoolStatus, Settings
+from sluice_operator.core.snapshot import EgressIP, FamilyCount, PolicyKey, Pool, PoolStatus, Settings
 from sluice_operator.core.words import count, names
 
 
-def pool_status(resolved: ResolvedPool, index: Index, settings: Settings, *, proxy_port: int, now: str) -> PoolStatus:
+def pool_status(
+    resolved: ResolvedPool, index: Index, settings: Settings, *, gateways: GatewayState, proxy_port: int, now: str
+) -> PoolStatus:
     """The status a pool ought to have."""
     pool = resolved.pool
     claims = index.claims_in.get(pool.name, ())
     policies = index.policies_of.get(pool.name, ())
-    gateways = index.ready_gateways.get(pool.name, ())
+    ready_on = index.ready_gateways.get(pool.name, ())
     accepted = _accepted(resolved)
-    ready = _ready(resolved, accepted, claims=claims, policies=policies, gateways=gateways)
-    lacking = degraded(_shortfalls(resolved, gateways))
+    ready = _ready(resolved, accepted, claims=claims, policies=policies, gateways=gateways, ready_on=ready_on)
+    lacking = degraded(_shortfalls(resolved, gateways, ready_on))
     ipv4, ipv6 = _family(resolved, claims, 4), _family(resolved, claims, 6)
     return PoolStatus(
         observed_generation=pool.generation,
         ipv4=ipv4,
         ipv6=ipv6,
         gateways_desired=pool.gateways.replicas,
-        gateways_ready=len(gateways),
-        gateway_nodes=gateways,
+        gateways_ready=len(ready_on),
+        gateway_nodes=ready_on,
         policies=len(policies),
         proxy=proxy_url(pool, settings),
         proxy_port=proxy_port,
@@ -71,7 +74,8 @@ def _ready(
     *,
     claims: tuple[EgressIP, ...],
     policies: tuple[PolicyKey, ...],
-    gateways: tuple[str, ...],
+    gateways: GatewayState,
+    ready_on: tuple[str, ...],
 ) -> Verdict:
     pool, kind = resolved.pool, ConditionType.READY
     if pool.deleting:
@@ -88,24 +92,31 @@ def _ready(
         return Verdict(kind, "False", Reason.IN_USE, message)
     if not accepted.holds:
         return Verdict(kind, "False", accepted.reason, accepted.message)
-    if not gateways:
-        message = (
-            f"none of {count(pool.gateways.replicas, 'gateway')} is ready; "
-            f"see the pods of Deployment {pool.name}-gateway"
-        )
+    if not ready_on and gateways.refused:
+        return Verdict(kind, "False", Reason.GATEWAY_REJECTED, "; ".join(gateways.refused))
+    if not ready_on:
+        message = f"none of {count(pool.gateways.replicas, 'gateway')} is ready; {_where_to_look(pool, gateways)}"
         return Verdict(kind, "False", Reason.NO_GATEWAY_READY, message)
     return Verdict(kind, "True", Reason.READY, "")
 
 
-def _shortfalls(resolved: ResolvedPool, gateways: tuple[str, ...]) -> Iterator[Shortfall]:
+def _shortfalls(resolved: ResolvedPool, gateways: GatewayState, ready_on: tuple[str, ...]) -> Iterator[Shortfall]:
     """What the pool has less of than its spec asks for."""
     pool = resolved.pool
     if resolved.refusal is not None or pool.deleting:
         return
+    for words in gateways.refused:
+        yield Shortfall(Reason.GATEWAY_REJECTED, words)
     wanted = pool.gateways.replicas
-    if len(gateways) < wanted:
+    if len(ready_on) < wanted:
         yield Shortfall(
             Reason.GATEWAYS_MISSING,
-            f"{len(gateways)} of {count(wanted, 'gateway')} {'is' if len(gateways) == 1 else 'are'} ready"
-            f"{f' ({names(gateways)})' if gateways else ''}; see the pods of Deployment {pool.name}-gateway",
+            f"{len(ready_on)} of {count(wanted, 'gateway')} {'is' if len(ready_on) == 1 else 'are'} ready"
+            f"{f' ({names(ready_on)})' if ready_on else ''}; {_where_to_look(pool, gateways)}",
         )
+
+
+def _where_to_look(pool: Pool, gateways: GatewayState) -> str:
+    if gateways.complaint:
+        return f"Deployment {pool.name}-gateway says {gateways.complaint}"
+    return f"see the pods of Deployment {pool.name}-gateway"

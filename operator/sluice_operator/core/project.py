@@ -164,6 +164,7 @@ def gateway_object(document: Document, *, kind: str) -> GatewayObject:
             "spec": document.get("spec") or {},
         },
         deleting="deletionTimestamp" in metadata,
+        complaint=_complaint(_mapping(document.get("status"))) if kind == "Deployment" else "",
     )
 
 
@@ -181,6 +182,14 @@ def selector(value: object) -> Selector:
             for entry in document.get("matchExpressions") or ()
         ),
     )
+
+
+def _complaint(status: Document) -> str:
+    """Why a Deployment has no pods (a quota or a policy refuses them) or no ready ones after its deadline (apps/v1)."""
+    for condition in _conditions(status):
+        if (condition.type, condition.status) in (("ReplicaFailure", "True"), ("Progressing", "False")):
+            return f"{condition.reason}: {condition.message}"
+    return ""
 
 
 def _pool_status(status: Document) -> PoolStatus:

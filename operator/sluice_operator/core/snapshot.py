@@ -249,13 +249,29 @@ class ClusterNode:
 
 @dataclass(frozen=True, slots=True)
 class GatewayObject:
-    """A live Deployment, Service or PodDisruptionBudget of a pool; `document` holds metadata and spec."""
+    """A live Deployment, Service or PodDisruptionBudget of a pool; `document` holds metadata and spec.
+
+    `complaint` is why a Deployment does not get its pods, in the words of its own status; mostly empty.
+    """
 
     kind: str
     name: str
     pool: str
     document: Mapping[str, Any]
     deleting: bool = False
+    complaint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """The API server refused a gateway object: the document of this `digest`, for the reason that it `said`.
+
+    `due`: it is time to ask again.
+    """
+
+    digest: str
+    said: str
+    due: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,4 +307,5 @@ class Snapshot:
     nodes: Mapping[str, EgressNode] = field(default_factory=dict)
     cluster_nodes: Mapping[str, ClusterNode] = field(default_factory=dict)
     gateway_objects: Mapping[tuple[str, str], GatewayObject] = field(default_factory=dict)
+    rejections: Mapping[tuple[str, str], Rejection] = field(default_factory=dict)
     ids: IdCounter = IdCounter()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sluice_operator.core import render
+from sluice_operator.core import gateway, render
 from sluice_operator.core.actions import (
     Action,
     AdvanceIds,
@@ -30,7 +30,7 @@ from sluice_operator.core.actions import (
     WriteSlices,
 )
 from sluice_operator.core.project import policy as project_policy
-from sluice_operator.core.snapshot import IdCounter
+from sluice_operator.core.snapshot import IdCounter, Rejection
 from sluice_operator.shell import kube
 from sluice_operator.shell.kube import Api, Conflict, Document, NotFound, Rejected
 from sluice_operator.shell.view import View
@@ -46,10 +46,14 @@ class LostLease(Exception):
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a plan. `stale`: something had moved on, plan again at once."""
+    """What became of a plan. `stale`: something had moved on, plan again at once.
+
+    Of the writes that were rejected, `told` many are known to the next plan, which says so where people look.
+    """
 
     written: int = 0
     rejected: int = 0
+    told: int = 0
     stale: str = ""
     notices: list[Notice] = field(default_factory=list)
 
@@ -77,7 +81,11 @@ class Applier:
                 return outcome
             except Rejected as error:
                 outcome.rejected += 1
-                log.error("%s refused: %s", _describe(action), error)
+                if isinstance(action, ApplyGatewayObject):
+                    outcome.told += 1
+                    self._note_rejection(action, error)
+                else:
+                    log.error("%s refused: %s", _describe(action), error)
                 continue
             outcome.written += 1
             log.info("%s", _describe(action))
@@ -178,7 +186,16 @@ class Applier:
         except Conflict as error:
             # Not a stale view: without force it is an object that somebody else made under the name we need.
             raise Rejected(f"{kind} {action.document['metadata']['name']} is not ours: {error}") from error
+        self._view.rejections.pop(gateway.key_of(action.document), None)
         self._view.gateway_objects.put({"kind": kind, **answer})
+
+    def _note_rejection(self, action: ApplyGatewayObject, error: Rejected) -> None:
+        key = gateway.key_of(action.document)
+        before = self._view.rejections.get(key)
+        said = Rejection(gateway.digest_of(action.document), error.said)
+        self._view.rejections[key] = said
+        again = before is not None and (before.digest, before.said) == (said.digest, said.said)
+        log.log(logging.DEBUG if again else logging.ERROR, "%s refused: %s", _describe(action), error)
 
     async def _read_again(self, action: Action) -> None:
         match action:

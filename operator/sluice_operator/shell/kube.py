@@ -86,7 +86,11 @@ class NotFound(ApiError):
 
 
 class Rejected(ApiError):
-    """The server will refuse this request each time: invalid, or not permitted."""
+    """The server will refuse this request each time: invalid, or not permitted. `said` are its own words alone."""
+
+    def __init__(self, text: str, *, said: str = "") -> None:
+        super().__init__(text)
+        self.said = said or text
 
 
 class Unavailable(ApiError):
@@ -250,4 +254,4 @@ def _error(method: str, path: str, status: int, data: bytes) -> ApiError:
     # 401: the token ran out and the next request brings a new one; 410: a list page expired.
     if status >= 500 or status in (401, 408, 410, 429):
         return Unavailable(text)
-    return Rejected(text)
+    return Rejected(text, said=message)

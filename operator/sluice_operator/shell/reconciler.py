@@ -67,6 +67,7 @@ class Reconciler:
         self.view = View(settings, wake=self.wakeups.wake)
         self._applier = Applier(api, self.view, namespace=settings.namespace, may_write=leader.is_leader)
         self._led = False
+        self._retry: asyncio.TimerHandle | None = None
         self._posting: set[asyncio.Task[None]] = set()
 
     async def sync(self) -> None:
@@ -101,10 +102,17 @@ class Reconciler:
             if await self._reconcile_or_log():
                 delay = float(OPERATOR_RETRY_FIRST)
                 continue
+            if self._retry is not None:
+                continue
             # A timer rather than a pause: what can be done for others must not wait for what cannot be done now.
             log.info("something is left to do; trying again in %.1f s", delay)
-            asyncio.get_running_loop().call_later(delay, self.wakeups.wake, "retry")
+            self._retry = asyncio.get_running_loop().call_later(delay, self._try_again)
             delay = min(2 * delay, OPERATOR_RETRY)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self.view.ask_again()
+        self.wakeups.wake("retry")
 
     async def _reconcile_or_log(self) -> bool:
         """Whether everything is done, or is now for another leader to do."""
@@ -136,13 +144,13 @@ class Reconciler:
             causes = self.wakeups.take()
             made = self._plan()
             if not made.actions:
-                return True
+                return not self.view.rejections
             log.debug("%d writes to make, because of %s", len(made.actions), sorted(causes)[:5])
             outcome = await self._applier.apply(made)
             self._account(outcome)
             if outcome.stale:
                 log.info("planning again: %s", outcome.stale)
-            elif outcome.rejected and outcome.rejected == len(made.actions):
+            elif outcome.rejected > outcome.told and outcome.rejected == len(made.actions):
                 return False
         log.warning("not settled after %d plans", ROUNDS)
         return False

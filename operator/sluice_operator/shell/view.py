@@ -5,7 +5,7 @@ of the cluster.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sluice_operator.core import project, project_cluster
@@ -19,6 +19,7 @@ from sluice_operator.core.snapshot import (
     Policy,
     PolicyKey,
     Pool,
+    Rejection,
     Settings,
     Snapshot,
 )
@@ -52,6 +53,7 @@ class View:
     def __init__(self, settings: Settings, *, wake: Callable[[str], None]) -> None:
         self._settings = settings
         self.ids = IdCounter()
+        self.rejections: dict[tuple[str, str], Rejection] = {}
         self.pools = Store[str, Pool]("pool", project=project.pool, key_of=_name, wake=wake)
         self.policies = Store[PolicyKey, Policy]("policy", project=project.policy, key_of=_policy_key, wake=wake)
         self.namespaces = Store[str, Namespace]("namespace", project=project.namespace, key_of=_name, wake=wake)
@@ -94,8 +96,13 @@ class View:
             nodes=self.nodes.snapshot(),
             cluster_nodes=self.cluster_nodes.snapshot(),
             gateway_objects=self.gateway_objects.snapshot(),
+            rejections=dict(self.rejections),
             ids=self.ids,
         )
+
+    def ask_again(self) -> None:
+        """Let the next plan try once more what the API server refused; forget what no plan wants any more."""
+        self.rejections = {key: replace(entry, due=True) for key, entry in self.rejections.items() if not entry.due}
 
     async def list_followed(self, api: Api) -> None:
         """Reconcile every watched store with a complete list. Raises ApiError."""
