@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,25 @@ def kernel_apply(desired: DesiredNode, state: str) -> Report:
         _KEPT["kernel"] = Kernel(state=Path(state))
     report: Report = _KEPT["kernel"].apply(desired)
     return report
+
+
+def kernel_apply_stopped(desired: DesiredNode, state: str) -> None:
+    """As if the agent ended between the rules and the connections."""
+    kernel = _KEPT.setdefault("kernel", Kernel(state=Path(state)))
+    whole, kernel._conntrack.clean = kernel._conntrack.clean, _stop
+    try:
+        with contextlib.suppress(Stopped):
+            kernel.apply(desired)
+    finally:
+        kernel._conntrack.clean = whole
+
+
+class Stopped(Exception):
+    """Where an apply was made to end."""
+
+
+def _stop(*_: Any, **__: Any) -> int:
+    raise Stopped
 
 
 def kernel_check() -> bool:
@@ -210,9 +229,16 @@ def ping(target: Address, *, timeout: float = 1) -> bool:
         return False
 
 
-def open_flow(name: str, target: Address, port: int = PORT) -> tuple[Address, int]:
-    """A connection that stays open under a name."""
-    connection = _connect(target, port=port, source=None, uid=0, timeout=2)
+def open_flow(
+    name: str, target: Address, port: int = PORT, *, kind: str = "tcp", source: Address | None = None
+) -> tuple[Address, int]:
+    """A connection (or UDP socket) that stays open under a name."""
+    if kind == "udp":
+        connection = socket.socket(socket.AF_INET if target.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+        connection.settimeout(1)
+        connection.connect((str(target), port))
+    else:
+        connection = _connect(target, port=port, source=source, uid=0, timeout=2)
     _KEPT[name] = connection
     return use_flow(name)
 
@@ -221,17 +247,27 @@ def use_flow(name: str) -> tuple[Address, int]:
     """A question and its answer on an open connection."""
     connection = _KEPT[name]
     connection.sendall(b"who\n")
+    if connection.type == socket.SOCK_DGRAM:
+        return _seen(connection.recv(65536).decode())
     return _seen(_line(connection))
+
+
+def poke_flow(name: str, times: int) -> None:
+    """Send on a UDP socket that is open, and wait for no answer."""
+    for _ in range(times):
+        with contextlib.suppress(OSError):
+            _KEPT[name].send(b"poke\n")
 
 
 @dataclass(frozen=True)
 class Packet:
-    """A packet as it came in from the LAN: source, destination, protocol, source port or identifier."""
+    """A packet as it came in from the LAN: source, destination, protocol, source port or identifier, sender's MAC."""
 
     source: Address
     target: Address
     protocol: int
     port: int | None
+    mac: str = field(default="", compare=False)
 
 
 def capture_start() -> None:
@@ -252,7 +288,7 @@ def capture_stop() -> list[Packet]:
             if where[2] != 4:  # PACKET_OUTGOING
                 packet = _parse(data, kind=where[1])
                 if packet is not None:
-                    packets.append(packet)
+                    packets.append(replace(packet, mac=where[4].hex(":")))
     return packets
 
 

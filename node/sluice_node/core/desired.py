@@ -94,3 +94,7 @@ class DesiredNode:
     """This node is a gateway of some pool: proxy sources are local, accepted sockets inherit the mark."""
     announced: Mapping[Address, str] = field(default_factory=dict)
     """Egress IPs that this node holds -> interface on which it answers ARP and ND for them."""
+    pool_ranges: frozenset[Network] = frozenset()
+    """What the addresses of all pools are in: a connection that bears one of them without a right to it is stale."""
+    own_addresses: frozenset[Address] = frozenset()
+    """Addresses on this node's interfaces, which connections bear that Sluice has nothing to do with."""

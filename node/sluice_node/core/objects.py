@@ -9,9 +9,11 @@ Invariants:
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import summarize_address_range
 from sys import intern
 from typing import Final, Literal
 
+from sluice_api.addresses import AddressError, parse_entry
 from sluice_api.names import (
     ANNOTATION_REMOVE,
     GATEWAY_APP,
@@ -96,13 +98,15 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """An EgressPool. `proxy_port` is the proxy's port on gateway nodes, None without a proxy."""
+    """An EgressPool. `proxy_port` is the proxy's port on gateway nodes, None without a proxy; `ranges` are what its
+    addresses are in, those that spec.exclude takes out included."""
 
     key: Key
     slice_size: int
     announces: bool
     interface: str | None = None
     proxy_port: int | None = None
+    ranges: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +255,7 @@ def pool(document: Document) -> Pool:
         announces=mode == "L2",
         interface=interface,
         proxy_port=read.number(port, "status.proxyPort", low=1, high=_PORT_MAX) if enabled and port else None,
+        ranges=tuple(n for entry in read.items(spec.get("addresses"), "spec.addresses", _range) for n in entry),
     )
 
 
@@ -329,6 +334,15 @@ def node(document: Document) -> Node:
         addresses=tuple(read.address(entry, "status.addresses") for entry in internal),
         pod_cidrs=read.items(cidrs, "spec.podCIDRs", read.network),
     )
+
+
+def _range(value: object, path: str) -> tuple[Network, ...]:
+    text = read.text(value, path)
+    try:
+        entry = parse_entry(text, literal=True)
+    except AddressError:
+        return ()  # the operator says what is wrong with it, and gives no address of it to anybody
+    return tuple(summarize_address_range(entry.first, entry.last))
 
 
 def _pod_ip(value: object, path: str) -> Address:

@@ -171,6 +171,8 @@ def resolve(snapshot: Snapshot, selection: Selection) -> DesiredNode:
         proxy_endpoints=_proxy_endpoints(snapshot),
         is_gateway=bool(hosted),
         announced=announced(snapshot, live),
+        pool_ranges=frozenset(network for pool in snapshot.pools.values() for network in pool.ranges),
+        own_addresses=frozenset(node.addresses) | {own.ip for _, own in snapshot.links.addresses},
     )
 
 

@@ -3,7 +3,8 @@
 A packet of a selected pod is judged once, after kube-proxy's DNAT: chain `steer` finds the pod's policy by its
 address, the policy's chain finds out whether the destination counts, and what does is marked with policy id,
 SELECTED and the peer to send it to; no other packet's mark is touched. `translate` gives marked packets the egress IP;
-`guard`, the last to see a packet, drops a marked one that does not bear an egress IP and a port of this node's slices.
+`guard`, the last to see a packet, drops a marked one that does not bear its policy's egress IP and a port of this
+node's slices.
 
 Invariants: pure; a packet costs the same number of lookups whatever the number of pods, policies and nodes.
 Must not know how slices reach their owners (that is `slicing`).
@@ -46,8 +47,9 @@ def sets(view: View) -> Iterator[Set]:
         yield Set(
             f"egress_ips{v}", f"typeof {IP[v]} daddr", dict.fromkeys(str(a) for a in view.egress_ips if a.version == v)
         )
-    translations = {f"{p.policy_id:#x}": f"goto translate_{p.policy_id}" for p in view.policies}
-    yield Set("translations", "typeof meta mark : verdict", translations, is_map=True)
+    for name, chain in (("translations", "translate"), ("bearers", "bears")):
+        verdicts = {f"{p.policy_id:#x}": f"goto {chain}_{p.policy_id}" for p in view.policies}
+        yield Set(name, "typeof meta mark : verdict", verdicts, is_map=True)
 
 
 def _proxy_verdicts(view: View) -> Iterator[tuple[Address, int, str]]:
@@ -70,6 +72,7 @@ def chains(view: View) -> Iterator[Chain]:
     for policy in view.policies:
         yield from _policy_chains(view, policy)
         yield from _translation(view, policy)
+        yield Chain(f"bears_{policy.policy_id}", tuple(_bears(view, policy)))
     yield Chain(
         "steer",
         (
@@ -86,7 +89,7 @@ def chains(view: View) -> Iterator[Chain]:
         (f"meta mark & {SELECTED:#x} == {SELECTED:#x} meta mark & {POLICY:#x} vmap @translations",),
         hook="type nat hook postrouting priority 99",
     )
-    yield Chain("chosen", (*clamp(view), *(f"{IP[v]} saddr vmap @own{v}" for v in VERSIONS), drop(LEAK)))
+    yield Chain("chosen", (*clamp(view), f"meta mark & {POLICY:#x} vmap @bearers", drop(LEAK)))
     yield Chain("guard", tuple(_guard(view)), hook="type filter hook postrouting priority 200")
 
 
@@ -220,6 +223,15 @@ def _translation(view: View, policy: PolicyProgram) -> Iterator[Chain]:
                 )
             rules.extend(_draw(ranges, f"translate_{number}_{v}", prefix))
     yield Chain(f"translate_{number}", (*rules, drop(NO_SLICE)))
+
+
+def _bears(view: View, policy: PolicyProgram) -> Iterator[str]:
+    """The last look at a chosen packet. A connection from before a change may bear what is another policy's by now."""
+    for v in VERSIONS:
+        address = view.egress_ip(policy, v)
+        if address is not None:
+            yield f"{IP[v]} saddr {address} {IP[v]} saddr vmap @own{v}"
+    yield drop(LEAK)
 
 
 def _snat(address: Address, version: Version, ports: tuple[int, int]) -> str:

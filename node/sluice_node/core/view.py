@@ -29,11 +29,13 @@ def networks_text(networks: Iterable[Network], version: Version) -> list[str]:
 
 @dataclass(frozen=True)
 class View:
-    """`numbers` gives each peer its number in packet marks; `tunnel_mtu` is the tunnel device's, in bytes."""
+    """`numbers` gives each peer its number in packet marks; `tunnel_mtu` is the tunnel device's, in bytes; `retired`
+    are former egress IPs that connections may still bear, so that nothing may leave with them."""
 
     desired: DesiredNode
     numbers: Mapping[str, int]
     tunnel_mtu: int
+    retired: frozenset[Address] = frozenset()
 
     @cached_property
     def peers(self) -> Mapping[str, Peer]:
@@ -50,7 +52,7 @@ class View:
     @cached_property
     def egress_ips(self) -> tuple[Address, ...]:
         """Every egress IP this node knows of."""
-        known = set(self.slices)
+        known = set(self.slices) | self.retired
         known.update(address for policy in self.policies for address in policy.egress_ips)
         return tuple(sorted(known, key=lambda address: (address.version, int(address))))
 

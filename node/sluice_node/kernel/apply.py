@@ -1,20 +1,24 @@
 """Make the node's kernel what a DesiredNode says.
 
 Order: the tunnel, its peers and routes, which do nothing while no packet is marked; then the rules, in one atomic
-transaction that holds guard, translation and steering together; then the answers for egress IPs; last what is no longer
-wanted is taken away. So whenever it stops half way, packets are dropped rather than let out.
+transaction that holds guard, translation and steering together; then the connections that these rules would not have
+made are forgotten; then the answers for egress IPs; last what is no longer wanted is taken away. So whenever it stops
+half way, packets are dropped rather than let out. An egress IP that is given up stays in the guard's sight until no
+connection bears it.
 
 Blocking: call it from a worker thread, never from the event loop's.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, TypeVar
 
 from sluice_node.core import diff, routing
-from sluice_node.core.desired import DesiredNode
+from sluice_node.core.desired import Address, DesiredNode
+from sluice_node.core.flows import egress_ips
 from sluice_node.core.marks import number_peers
 from sluice_node.core.routing import Plumbing, Tunnel
 from sluice_node.core.ruleset import EMPTY, TABLE, ruleset
@@ -74,18 +78,33 @@ class Kernel:
             self._numbers = number_peers((peer.node for peer in desired.peers), self._numbers)
         except ValueError as error:
             raise KernelError(f"too many nodes: {error}") from error
+        # What a step that fails half way made of the connections is not known: the next apply judges all of them.
+        before, self._desired = self._desired, None
         changes = self._prepare(wanted)
         view = View(desired, self._numbers, mtu)
-        wanted_rules, slices = ruleset(view, self._last)
-        self._last = (view, slices)
-        rules = self._load(wanted_rules)
+        retired = self._egress_ips(before) - frozenset(view.egress_ips)
+        rules = self._load(replace(view, retired=retired))
+        cut = self._conntrack.clean(before, desired, retired=retired)
+        if retired:
+            rules += self._load(view)
         changes += self._connect(wanted)
         announced = self._answer(wanted)
         changes += self._tidy(wanted)
         self._plumbing = wanted
-        cut = self._conntrack.clean(self._desired, desired)
         self._desired = desired
         return Report(rules=rules, plumbing=changes, flows_cut=cut, announced=announced)
+
+    def _egress_ips(self, before: DesiredNode | None) -> frozenset[Address]:
+        """The egress IPs that connections may bear: those of the last apply or, after a start or when it failed, those
+        that the kernel holds, as another process may have put them there."""
+        if before is not None:
+            return egress_ips(before)
+        found = set()
+        for version in VERSIONS:
+            for element in self._nft.elements(table=TABLE, name=f"egress_ips{version}"):
+                with suppress(ValueError):  # whatever else somebody put under our name is no address of ours
+                    found.add(ip_address(element))
+        return frozenset(found)
 
     def _mtu(self, desired: DesiredNode) -> int:
         if not desired.uplinks:
@@ -115,8 +134,10 @@ class Kernel:
         count += _each(missing, self._netlink.rule)
         return count + _each(wanted.ends - held.ends, lambda item: self._netlink.end("replace", item))
 
-    def _load(self, rules: Ruleset) -> int:
+    def _load(self, view: View) -> int:
         """The rules, as a change of what is there or, when that is not known, in its place."""
+        rules, slices = ruleset(view, self._last)
+        self._last = (view, slices)
         known = self._rules if self._watch.generations() == 0 else None
         text = diff.replacement(rules) if known is None else diff.transaction(known, rules)
         self._rules = None
@@ -182,7 +203,7 @@ class Kernel:
         Connections that bear an egress IP are forgotten, so that they end rather than go on with it. Which addresses
         those are the kernel's sets tell, as the process that put them there may have been another.
         """
-        known = [text for v in VERSIONS for text in self._nft.elements(table=TABLE, name=f"egress_ips{v}")]
+        known = self._egress_ips(None)
         self._nft.run(diff.removal(EMPTY))
         self._watch.generations()
         self._tidy(Plumbing())
@@ -190,7 +211,7 @@ class Kernel:
             self._netlink.clear_rules(rule.version, rule.preference)
         self._netlink.remove_tunnel()
         self._settings.hold({})
-        self._conntrack.forget(frozenset(ip_address(text) for text in known))
+        self._conntrack.forget(known)
         self._rules, self._desired, self._plumbing = None, None, Plumbing()
 
     def close(self) -> None:

@@ -9,12 +9,12 @@ and id, so that never another one goes.
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Final
 
 from sluice_node.core.desired import Address, DesiredNode
-from sluice_node.core.flows import Flow, Judge, suspects
+from sluice_node.core.flows import Flow, Judge, Suspects, suspects
 from sluice_node.kernel.errors import KernelError
 from sluice_node.kernel.raw import (
     ACK,
@@ -51,30 +51,27 @@ class Conntrack:
     def __init__(self) -> None:
         self._netlink = RawNetlink(NETLINK_NETFILTER)
 
-    def clean(self, old: DesiredNode | None, new: DesiredNode) -> int:
-        """Delete the connections that the step from `old` to `new` made stale; gives how many."""
-        sources, gone = suspects(old, new)
-        judge = Judge(new, former=gone)
-        stale = [entry for entry in self._involving(sources, gone) if judge.is_stale(entry.flow)]
+    def clean(self, old: DesiredNode | None, new: DesiredNode, *, retired: frozenset[Address]) -> int:
+        """Delete the connections that the step from `old` to `new` made stale; gives how many.
+
+        `retired` are further addresses that were egress IPs before. Raises KernelError.
+        """
+        where = suspects(old, new)
+        where = replace(where, seen=where.seen | retired)
+        judge = Judge(new, former=where.seen)
+        stale = [entry for entry in self._involving(where) if judge.is_stale(entry.flow)]
         return sum(self._delete(entry) for entry in stale)
 
     def forget(self, addresses: frozenset[Address]) -> int:
         """Delete every connection whose far end sees one of the addresses; gives how many."""
-        return sum(self._delete(entry) for entry in list(self._involving(frozenset(), addresses)))
+        return sum(self._delete(entry) for entry in list(self._involving(Suspects(seen=addresses))))
 
-    def _involving(self, sources: frozenset[Address], seen: frozenset[Address]) -> Iterator[Entry]:
-        """Connections that one of `sources` opened, or whose far end sees one of `seen`."""
+    def _involving(self, where: Suspects) -> Iterator[Entry]:
+        """The connections in question."""
         for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
-            from_these = [address for address in sources if address.version == version]
-            as_these = [address for address in seen if address.version == version]
-            if version == 4 and len(from_these) + len(as_these) <= _FEW:
-                requests = [_filter(_ORIGINAL, a, flag=_FILTER_SOURCE) for a in from_these]
-                requests += [_filter(_REPLY, a, flag=_FILTER_DESTINATION) for a in as_these]
-            else:
-                requests = [b""] if from_these or as_these else []
-            for request in requests:
+            for request in _requests(where, version):
                 for entry in self._entries(family, request):
-                    if entry.flow.source in sources or entry.flow.seen in seen:
+                    if entry.flow in where:
                         yield entry
 
     def _entries(self, family: int, request: bytes) -> Iterator[Entry]:
@@ -97,6 +94,21 @@ class Conntrack:
 
     def close(self) -> None:
         self._netlink.close()
+
+
+def _requests(where: Suspects, version: int) -> list[bytes]:
+    """What to ask the kernel for: some connections each, or all."""
+    if where.everything:
+        return [b""]
+    sources = [address for address in where.sources if address.version == version]
+    seen = [address for address in where.seen if address.version == version]
+    targets = [network for network in where.targets if network.version == version]
+    single = all(network.prefixlen == network.max_prefixlen for network in targets)
+    if version == 6 or not single or len(sources) + len(seen) + len(targets) > _FEW:
+        return [b""] if sources or seen or targets else []
+    requests = [_filter(_ORIGINAL, a, flag=_FILTER_SOURCE) for a in sources]
+    requests += [_filter(_REPLY, a, flag=_FILTER_DESTINATION) for a in seen]
+    return requests + [_filter(_REPLY, n.network_address, flag=_FILTER_SOURCE) for n in targets]
 
 
 def _filter(which: int, address: Address, *, flag: int) -> bytes:

@@ -62,12 +62,13 @@ class Nft:
         return {entry["name"]: entry["packets"] for entry in entries}
 
     def elements(self, *, table: str, name: str) -> list[str]:
-        """The plain elements of a set in an inet table; empty when it is not there."""
+        """The elements of a set in an inet table that nft gives as texts; empty when it is not there."""
         try:
             listing = json.loads(self.run(f"list set inet {table} {name}", as_json=True))
         except KernelError:
             return []
-        return [element for item in listing["nftables"] for element in item.get("set", {}).get("elem", [])]
+        elements = (element for item in listing["nftables"] for element in item.get("set", {}).get("elem", []))
+        return [element for element in elements if isinstance(element, str)]
 
     def close(self) -> None:
         """Free the context; using it afterwards is an error."""
