@@ -3,6 +3,7 @@
 Invariants: constants and total functions only; standard library only, since the node agent and the proxy import it.
 """
 
+from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, Literal
 
@@ -20,6 +21,8 @@ LABEL_POLICY_NAMESPACE: Final = f"{GROUP}/policy-namespace"
 LABEL_POLICY_NAME: Final = f"{GROUP}/policy-name"
 LABEL_APP: Final = "app.kubernetes.io/name"
 GATEWAY_APP: Final = "sluice-gateway"
+AGENT_APP: Final = "sluice-agent"
+"""The DaemonSet of the agents, too."""
 ANNOTATION_REMOVE: Final = f"{GROUP}/remove"
 CONFIRM_UNINSTALL: Final = f"{GROUP}/confirm-uninstall"
 """Label or annotation of Sluice's namespace; "true": the uninstall Job may act, whoever made it."""
@@ -37,6 +40,8 @@ TUNNEL_PORT: Final = 4797
 PROBE_PORT: Final = 3785
 """The port of BFD echo packets (RFC 5881, section 4), which an unaffiliated echo (RFC 9747) uses too."""
 
+_NAME_MAX: Final = 253
+
 AGENT_SOCKET: Final = "/run/sluice/agent.sock"
 PROXY_UID: Final = 6128
 
@@ -44,6 +49,13 @@ PROXY_SOURCES_V4: Final = IPv4Network("240.0.0.0/18")
 """Class E (RFC 1112, section 4): never routed, so a packet that escaped with it would go nowhere."""
 PROXY_SOURCES_V6: Final = IPv6Network("100:0:0:1::/64")
 """The dummy IPv6 prefix (RFC 9780): never routed."""
+
+
+def agent_lease(node: str) -> str:
+    """The name of the Lease that the agent of a node renews: a DNS subdomain (RFC 1123) as a Node's name is, and unique
+    although neither may have more than 253 characters."""
+    name = f"{AGENT_APP}-{node}"
+    return name if len(name) <= _NAME_MAX else f"{AGENT_APP}.{sha256(node.encode()).hexdigest()}"
 
 
 def proxy_source(policy_id: int, version: Literal[4, 6]) -> IPv4Address | IPv6Address:

@@ -49,6 +49,7 @@ class Reason(StrEnum):
     ADDRESS_IN_USE = "AddressInUse"
     PORTS_EXHAUSTED = "PortsExhausted"
     WAITING_FOR_NODES = "WaitingForNodes"
+    AGENT_SILENT = "AgentSilent"
     NO_GATEWAY_READY = "NoGatewayReady"
     GATEWAY_REJECTED = "GatewayRejected"
     GATEWAYS_MISSING = "GatewaysMissing"
@@ -85,6 +86,8 @@ _MEANINGS = {
     Reason.PORTS_EXHAUSTED: "There are more nodes than port slices; nodes that the message names have none. "
     "Use a pool with smaller slices (spec.portsPerSlice).",
     Reason.WAITING_FOR_NODES: "Nodes that the message names have not acknowledged this generation yet.",
+    Reason.AGENT_SILENT: "Agents of nodes that the message names give no sign of life (or were never there), so what "
+    "is true on these nodes is not known. See the sluice-agent pods there.",
     Reason.NO_GATEWAY_READY: "No gateway of the pool is ready, so selected traffic is dropped. "
     "See the pool's gateway Deployment.",
     Reason.GATEWAY_REJECTED: "The API server refuses a Deployment, Service or PodDisruptionBudget of the pool; "
@@ -157,7 +160,7 @@ CONDITIONS: Final = (
         "EgressPool",
         ConditionType.DEGRADED,
         good=(Reason.AS_EXPECTED,),
-        bad=(Reason.PENDING, Reason.GATEWAY_REJECTED, Reason.GATEWAYS_MISSING),
+        bad=(Reason.PENDING, Reason.GATEWAY_REJECTED, Reason.GATEWAYS_MISSING, Reason.AGENT_SILENT),
     ),
     ConditionReasons(
         "EgressPool", ConditionType.STALLED, good=(Reason.AS_EXPECTED,), bad=(*_POOL_ACCEPTED, Reason.GATEWAY_REJECTED)
@@ -168,15 +171,23 @@ CONDITIONS: Final = (
         "EgressPolicy",
         ConditionType.PROGRAMMED,
         good=(Reason.PROGRAMMED,),
-        bad=(Reason.PENDING, Reason.WAITING_FOR_NODES),
+        bad=(Reason.PENDING, Reason.WAITING_FOR_NODES, Reason.AGENT_SILENT),
     ),
     ConditionReasons(
         "EgressPolicy",
         ConditionType.READY,
         good=(Reason.READY, Reason.OVERRIDDEN),
-        bad=(*_POLICY_ACCEPTED, *_ASSIGNED[1:], Reason.WAITING_FOR_NODES, Reason.NO_GATEWAY_READY),
+        bad=(
+            *_POLICY_ACCEPTED,
+            *_ASSIGNED[1:],
+            Reason.WAITING_FOR_NODES,
+            Reason.AGENT_SILENT,
+            Reason.NO_GATEWAY_READY,
+        ),
     ),
-    ConditionReasons("EgressPolicy", ConditionType.DEGRADED, good=(Reason.AS_EXPECTED,), bad=(Reason.PENDING,)),
+    ConditionReasons(
+        "EgressPolicy", ConditionType.DEGRADED, good=(Reason.AS_EXPECTED,), bad=(Reason.PENDING, Reason.AGENT_SILENT)
+    ),
     ConditionReasons(
         "EgressPolicy", ConditionType.STALLED, good=(Reason.AS_EXPECTED,), bad=(*_POLICY_ACCEPTED, *_ASSIGNED[1:])
     ),

@@ -137,6 +137,28 @@ WATCH_SILENCE: Final = Timer(
     keeps="a dead connection to the API server is noticed",
 )
 
+# Heartbeat
+
+HEARTBEAT: Final = Timer(
+    10.0,
+    "between two renewals of an agent's Lease `sluice-agent-NODE`, each of which needs a loop and a "
+    "kernel thread that turn",
+    keeps="a silent agent is noticed",
+)
+HEARTBEAT_PROOF: Final = Timer(
+    5.0,
+    "that the agent's loop may spend in one pass, and its kernel thread on one call, before the heartbeat stops",
+    keeps="an agent that hangs is silent, too",
+)
+SILENCE: Final = Timer(
+    20.0,
+    "without a renewal after which the operator counts an agent as silent. It counts only while it reads "
+    "the Leases itself: an "
+    "outage of the API server, or an operator that stood still, silences nobody",
+    keeps="`Programmed` turns Unknown within 30 s after an agent died",
+)
+SILENCE_LOOK: Final = Timer(5.0, "between two readings of all agents' Leases by the operator", keeps="the same")
+
 # Operator
 
 LEASE_DURATION: Final = Timer(

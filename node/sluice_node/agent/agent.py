@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sluice_api.timers import LINKS_READ
+from sluice_api.timers import HEARTBEAT_PROOF, LINKS_READ
 from sluice_node.agent import kube_requests as requests
 from sluice_node.agent.backoff import Backoff
 from sluice_node.agent.changes import Changes
 from sluice_node.agent.controller import Controller
+from sluice_node.agent.heartbeat import Heartbeat
 from sluice_node.agent.http_server import HttpServer, Page
 from sluice_node.agent.kernel_worker import KernelPort, KernelWorker
 from sluice_node.agent.kube_client import KubeClient, KubeError
@@ -88,6 +89,9 @@ class Agent:
         self._reflectors = self.state.reflectors(client)
         self._reporter = Reporter(client, status=self._status, node=lambda: self.state.node)
         self._holders = HolderWriter(client, node=settings.node, claims=self.state.egress_ips.values)
+        self._heartbeat = Heartbeat(
+            client, namespace=settings.namespace, node=lambda: self.state.node, turning=self._turning
+        )
         self._proxies = ProxySocket(settings.socket, self._proxy_line)
         pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics_page}
         self._http = HttpServer(settings.metrics_host, settings.metrics_port, pages)
@@ -104,6 +108,7 @@ class Agent:
             self._read_links(),
             self._reporter.run(),
             self._holders.run(),
+            self._heartbeat.run(),
             *(reflector.run() for reflector in self._reflectors),
         ]
         try:
@@ -166,6 +171,14 @@ class Agent:
             except KernelError as error:
                 log.warning("%s; this is tried again", error)
             await asyncio.sleep(LINKS_READ)
+
+    async def _turning(self) -> bool:
+        """Whether the agent does its work: it has made an attempt, no pass hangs, and the kernel thread takes calls."""
+        return (
+            self.controller.verdict is not None
+            and not self.controller.stuck(for_seconds=HEARTBEAT_PROOF)
+            and await self._kernel.turns(within=HEARTBEAT_PROOF)
+        )
 
     async def _healthz(self) -> Page:
         return Page(200, b"ok\n")

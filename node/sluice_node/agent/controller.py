@@ -85,15 +85,22 @@ class Controller:
         self._complaint: str | None = None
         self._waiting: list[str] | None = None
         self._refusals: Mapping[Address, str] = {}
+        self._pass_began: float | None = None
 
     async def run(self) -> None:
         """Never returns; cancel it."""
         while True:
+            self._pass_began = None
             reasons, gateways = await self._changes.wait(together=AGENT_COALESCE)
+            self._pass_began = asyncio.get_running_loop().time()
             if gateways and self.programmed is not None and not self._force:
                 await self._react(self.programmed)
             if reasons or self.programmed is None:
                 await self._full_pass(reasons)
+
+    def stuck(self, *, for_seconds: float) -> bool:
+        """Whether a pass has taken longer than this and is not over."""
+        return self._pass_began is not None and asyncio.get_running_loop().time() - self._pass_began > for_seconds
 
     async def watch_kernel(self) -> None:
         """Put back what others take away. Never returns; cancel it."""

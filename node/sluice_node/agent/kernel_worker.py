@@ -67,6 +67,14 @@ class KernelWorker:
         """The node's interfaces. Raises KernelError."""
         return await self._run(self._links)
 
+    async def turns(self, *, within: float) -> bool:
+        """Whether the thread takes a call within so many seconds: not while one hangs in the kernel."""
+        try:
+            await asyncio.wait_for(self._run(lambda: None), within)
+        except (TimeoutError, KernelError):
+            return False
+        return True
+
     def close(self) -> None:
         """Take no more calls; the one that runs is not waited for."""
         self._thread.shutdown(wait=False, cancel_futures=True)

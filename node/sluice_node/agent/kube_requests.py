@@ -8,7 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sluice_api.names import API_VERSION, EGRESS_IPS, EGRESS_NODES, FIELD_MANAGER_AGENT, POLICIES, POOLS
+from sluice_api.names import (
+    AGENT_APP,
+    API_VERSION,
+    EGRESS_IPS,
+    EGRESS_NODES,
+    FIELD_MANAGER_AGENT,
+    LABEL_APP,
+    POLICIES,
+    POOLS,
+    agent_lease,
+)
+from sluice_api.timers import SILENCE
 
 PAGE: Final = 500
 """Objects in one page of a list: what the API server's own clients ask for."""
@@ -96,8 +107,8 @@ def get_node(name: str) -> Request:
 
 def apply_egress_node(name: str, *, node_uid: str) -> Request:
     """Create the EgressNode, or renew its owner: it goes when its Node goes."""
-    owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": node_uid}
-    return _apply(EGRESS_NODE_KIND, name, {"metadata": {"name": name, "ownerReferences": [owner]}, "spec": {}})
+    metadata = {"name": name, "ownerReferences": [_owner(name, node_uid)]}
+    return _apply(EGRESS_NODE_KIND, name, {"metadata": metadata, "spec": {}})
 
 
 def apply_egress_node_status(name: str, status: Mapping[str, Any]) -> Request:
@@ -109,6 +120,40 @@ def apply_holder(name: str, *, holder: str) -> Request:
     """Say who holds an egress IP: of the status only this field is the agents'."""
     body = {"metadata": {"name": name}, "status": {"holder": holder}}
     return _apply(EGRESS_IP_KIND, name, body, subresource="/status")
+
+
+def apply_heartbeat(node: str, *, node_uid: str, namespace: str, now: str) -> Request:
+    """Create the Lease that says that this agent lives, or renew its owner: it goes when its Node goes. `now` in
+    RFC 3339."""
+    lease = _lease_kind(namespace)
+    metadata = {
+        "name": agent_lease(node),
+        "namespace": namespace,
+        "labels": {LABEL_APP: AGENT_APP},
+        "ownerReferences": [_owner(node, node_uid)],
+    }
+    spec = {"holderIdentity": node, "leaseDurationSeconds": int(SILENCE), "renewTime": now}
+    return _apply(lease, agent_lease(node), {"metadata": metadata, "spec": spec})
+
+
+def renew_heartbeat(node: str, *, namespace: str, now: str) -> Request:
+    """Renew that Lease, which must be there. A merge patch: an apply would cost the API server several times as much,
+    for each node and every few seconds."""
+    return Request(
+        "PATCH",
+        f"{_lease_kind(namespace).path}/{agent_lease(node)}",
+        {"fieldManager": FIELD_MANAGER_AGENT},
+        json.dumps({"spec": {"renewTime": now}}, separators=(",", ":")).encode(),
+        "application/merge-patch+json",
+    )
+
+
+def _lease_kind(namespace: str) -> Resource:
+    return Resource("coordination.k8s.io/v1", "leases", "Lease", namespace=namespace)
+
+
+def _owner(node: str, uid: str) -> dict[str, str]:
+    return {"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid}
 
 
 def _apply(resource: Resource, name: str, body: Mapping[str, Any], subresource: str = "") -> Request:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sluice_operator.core.snapshot import EgressIP, EgressNode, NodePolicy, PolicyKey, Snapshot
+from sluice_operator.core.snapshot import ClusterNode, EgressIP, EgressNode, NodePolicy, PolicyKey, Snapshot
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -22,6 +22,8 @@ class Index:
     """Look-ups over one snapshot.
 
     `working` are the nodes whose agents program policies (not being emptied), in order of their revision.
+    `silent_open` are the silent nodes on which pods may start; `unheard`: of some agents it is not known whether they
+    live.
     """
 
     claims_of: Mapping[PolicyKey, tuple[EgressIP, ...]]
@@ -32,6 +34,9 @@ class Index:
     working: tuple[EgressNode, ...]
     revisions: tuple[int, ...]
     ready_gateways: Mapping[str, tuple[str, ...]]
+    silent: frozenset[str]
+    silent_open: frozenset[str]
+    unheard: bool
 
     def behind(self, revision: int) -> tuple[EgressNode, ...]:
         """The nodes whose agents have not programmed `revision` yet."""
@@ -68,7 +73,14 @@ def build(snapshot: Snapshot) -> Index:
         working=tuple(working),
         revisions=tuple(node.revision for node in working),
         ready_gateways=ready_gateways(snapshot.nodes.values()),
+        silent=snapshot.silent,
+        silent_open=frozenset(name for name in snapshot.silent if _admits_pods(snapshot.cluster_nodes.get(name))),
+        unheard=bool(snapshot.unheard),
     )
+
+
+def _admits_pods(node: ClusterNode | None) -> bool:
+    return node is not None and node.ready and not node.unschedulable
 
 
 def ready_gateways(nodes: Iterable[EgressNode]) -> dict[str, tuple[str, ...]]:

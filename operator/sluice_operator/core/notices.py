@@ -2,7 +2,8 @@
 
 Invariants:
 - Ready speaks for all conditions (its reason is that of the first which fails), so its transitions are what is told.
-- Reasons that every start and every change passes through are not told of: they would drown the others.
+- Reasons that every start and every change passes through are not told of: they would drown the others. Nor is an
+  agent that falls silent, since that concerns every policy at once; the alert and the condition tell of it.
 - Pure: no I/O, no clock.
 """
 
@@ -13,7 +14,7 @@ from sluice_api.reasons import ConditionType, Reason
 from sluice_operator.core.actions import Notice
 from sluice_operator.core.snapshot import Condition, Policy, Pool
 
-_PASSING: Final = frozenset({Reason.PENDING, Reason.WAITING_FOR_NODES})
+_PASSING: Final = frozenset({Reason.PENDING, Reason.WAITING_FOR_NODES, Reason.AGENT_SILENT})
 
 
 def of_policy(policy: Policy, after: Iterable[Condition]) -> tuple[Notice, ...]:
@@ -34,8 +35,10 @@ def _transition(before: Iterable[Condition], after: Iterable[Condition]) -> Cond
     known = {condition.type: (condition.status, condition.reason) for condition in before}
     for condition in after:
         if condition.type == ConditionType.READY and condition.reason not in _PASSING:
-            changed = known.get(condition.type) != (condition.status, condition.reason)
-            return condition if changed else None
+            was = known.get(condition.type)
+            if was is not None and was[1] == Reason.AGENT_SILENT and condition.status == "True":
+                return None
+            return condition if was != (condition.status, condition.reason) else None
     return None
 
 

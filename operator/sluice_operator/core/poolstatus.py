@@ -15,6 +15,7 @@ from sluice_operator.core.gateway import proxy_url
 from sluice_operator.core.gatewaystate import GatewayState
 from sluice_operator.core.index import Index
 from sluice_operator.core.pools import ResolvedPool
+from sluice_operator.core.silence import of_gateways
 from sluice_operator.core.snapshot import EgressIP, FamilyCount, PolicyKey, Pool, PoolStatus, Settings
 from sluice_operator.core.words import count, names
 
@@ -29,7 +30,7 @@ def pool_status(
     ready_on = index.ready_gateways.get(pool.name, ())
     accepted = _accepted(resolved)
     ready = _ready(resolved, accepted, claims=claims, policies=policies, gateways=gateways, ready_on=ready_on)
-    lacking = degraded(_shortfalls(resolved, gateways, ready_on))
+    lacking = degraded((*_shortfalls(resolved, gateways, ready_on), *of_gateways(ready_on, index)))
     ipv4, ipv6 = _family(resolved, claims, 4), _family(resolved, claims, 6)
     return PoolStatus(
         observed_generation=pool.generation,

@@ -296,6 +296,8 @@ class Snapshot:
     """Everything a plan is made from. `now` is RFC 3339 in UTC, used only as a transition time.
 
     `nodes` are the reports of agents, `cluster_nodes` the Nodes of the cluster; either may lack what the other has.
+    `silent` are the Nodes that ought to have an agent that gives signs of life, and have none; `unheard` those of which
+    that is not known yet.
     """
 
     now: str
@@ -306,6 +308,8 @@ class Snapshot:
     egress_ips: Mapping[str, EgressIP] = field(default_factory=dict)
     nodes: Mapping[str, EgressNode] = field(default_factory=dict)
     cluster_nodes: Mapping[str, ClusterNode] = field(default_factory=dict)
+    silent: frozenset[str] = frozenset()
+    unheard: frozenset[str] = frozenset()
     gateway_objects: Mapping[tuple[str, str], GatewayObject] = field(default_factory=dict)
     rejections: Mapping[tuple[str, str], Rejection] = field(default_factory=dict)
     ids: IdCounter = IdCounter()

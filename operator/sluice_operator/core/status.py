@@ -1,7 +1,7 @@
 """Conditions and counts: what is written about a policy and a pool for people and programs to read.
 
 Invariants:
-- Honest: `Programmed=True` only when every node's agent says that it has programmed this very state.
+- Honest: `Programmed=True` only when every node's agent says that it has programmed this very state, and lives.
 - Every message of a condition that is not True names the object, the value and what to do about it.
 - Pure: no I/O; the time is an argument.
 """
@@ -9,8 +9,9 @@ Invariants:
 from dataclasses import dataclass
 
 from sluice_api.reasons import ConditionType, Reason
+from sluice_operator.core import silence
 from sluice_operator.core.conditions import Verdict, conditions
-from sluice_operator.core.degraded import degraded, stalled
+from sluice_operator.core.degraded import Shortfall, degraded, stalled
 from sluice_operator.core.index import Index
 from sluice_operator.core.pools import Refusal
 from sluice_operator.core.snapshot import Address, NodePolicy, Policy, PolicyStatus
@@ -51,7 +52,8 @@ def policy_status(policy: Policy, facts: PolicyFacts, index: Index, *, now: str)
     revision = max(policy.resource_version, facts.newest_revision + 1) if changed else old.revision
     reports = index.reports.get(policy.key, ())
     waiting = _waiting(policy, revision, index)
-    programmed = _programmed(facts, index, waiting)
+    silent = silence.of_policy(old, index, reports=reports, waiting=waiting)
+    programmed = _programmed(facts, index, waiting, silent)
     concerned = {name for name, report in reports if report.pods} | set(waiting)
     ready = _ready(policy, (accepted, assigned, programmed), index, reports)
     verdicts = (accepted, assigned, programmed, ready)
@@ -65,7 +67,7 @@ def policy_status(policy: Policy, facts: PolicyFacts, index: Index, *, now: str)
         nodes_programmed=len(concerned.difference(waiting)),
         conditions=conditions(
             old.conditions,
-            (*verdicts, degraded(()), stalled(verdicts)),
+            (*verdicts, degraded(filter(None, (silent,))), stalled(verdicts)),
             generation=policy.generation,
             now=now,
         ),
@@ -103,7 +105,7 @@ def _waiting(policy: Policy, revision: int, index: Index) -> dict[str, str]:
     return waiting
 
 
-def _programmed(facts: PolicyFacts, index: Index, waiting: dict[str, str]) -> Verdict:
+def _programmed(facts: PolicyFacts, index: Index, waiting: dict[str, str], silent: Shortfall | None) -> Verdict:
     kind = ConditionType.PROGRAMMED
     if not facts.addresses or facts.id is None:
         message = "nothing to program before addresses are assigned; traffic of selected pods is dropped"
@@ -111,8 +113,9 @@ def _programmed(facts: PolicyFacts, index: Index, waiting: dict[str, str]) -> Ve
     if not index.working:
         message = "no node agent has reported yet; see whether the sluice-agent DaemonSet runs"
         return Verdict(kind, "False", Reason.WAITING_FOR_NODES, message)
+    waiting = {name: trouble for name, trouble in waiting.items() if name not in index.silent}
     if not waiting:
-        return Verdict(kind, "True", Reason.PROGRAMMED, "")
+        return Verdict(kind, "True", Reason.PROGRAMMED, "") if silent is None else silence.unknown(silent)
     message = f"waiting for {count(len(waiting), 'node')}: {names(sorted(waiting))}"
     troubles = sorted(f"{name}: {trouble}" for name, trouble in waiting.items() if trouble)
     if troubles:
@@ -126,7 +129,7 @@ def _ready(
     kind = ConditionType.READY
     for verdict in others:
         if not verdict.holds:
-            return Verdict(kind, "False", verdict.reason, verdict.message)
+            return Verdict(kind, verdict.status, verdict.reason, verdict.message)
     if not index.ready_gateways.get(policy.pool):
         message = (
             f"pool {policy.pool} has no ready gateway, so traffic of selected pods is dropped; "

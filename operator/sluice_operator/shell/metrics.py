@@ -38,6 +38,9 @@ class Metrics:
             "sluice_pool_addresses", "Addresses of a pool.", ("pool", "family", "state"), registry=self.registry
         )
         self.gateways = Gauge("sluice_pool_gateways", "Gateways of a pool.", ("pool", "state"), registry=self.registry)
+        self.silent = Gauge(
+            "sluice_silent_agents", "Nodes without a sign of life from an agent.", registry=self.registry
+        )
         self.policies = Gauge("sluice_policies", "Policies by readiness.", ("pool", "ready"), registry=self.registry)
 
     def observe(self, snapshot: Snapshot, *, seconds: float) -> None:
@@ -45,6 +48,7 @@ class Metrics:
         self.plan_seconds.observe(seconds)
         for gauge in (self.addresses, self.gateways, self.policies):
             gauge.clear()
+        self.silent.set(len(snapshot.silent))
         for name, pool in snapshot.pools.items():
             for family, counted in (("IPv4", pool.status.ipv4), ("IPv6", pool.status.ipv6)):
                 self.addresses.labels(name, family, "assigned").set(counted.assigned)

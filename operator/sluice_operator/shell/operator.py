@@ -9,6 +9,7 @@ import signal
 import time
 
 from sluice_operator.core.snapshot import Settings
+from sluice_operator.shell.heartbeats import Heartbeats
 from sluice_operator.shell.kube import KubeApi
 from sluice_operator.shell.leader import Leader
 from sluice_operator.shell.metrics import Metrics, serve
@@ -30,7 +31,10 @@ async def operate(settings: Settings, *, identity: str, metrics_host: str | None
     reconciler = Reconciler(api, leader, settings=settings, metrics=metrics, reporter=identity)
     runner = await serve(metrics, host=metrics_host, port=metrics_port, ready=lambda: reconciler.view.synced)
     log.info("started as %s in namespace %s", identity, settings.namespace)
-    work = asyncio.create_task(_work(reconciler, leader))
+    heartbeats = Heartbeats(
+        api, reconciler.view, namespace=settings.namespace, wake=reconciler.wakeups.wake, clock=time.monotonic
+    )
+    work = asyncio.create_task(_work(reconciler, leader, heartbeats))
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -46,11 +50,12 @@ async def operate(settings: Settings, *, identity: str, metrics_host: str | None
         log.info("stopped")
 
 
-async def _work(reconciler: Reconciler, leader: Leader) -> None:
+async def _work(reconciler: Reconciler, leader: Leader, heartbeats: Heartbeats) -> None:
     await reconciler.sync()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(leader.run())
         tasks.create_task(reconciler.follow_leadership())
         tasks.create_task(reconciler.list_periodically())
+        tasks.create_task(heartbeats.run())
         tasks.create_task(reconciler.run())
         tasks.create_task(Watches(reconciler.view).run())

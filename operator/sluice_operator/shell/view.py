@@ -4,11 +4,12 @@ Invariant: there is no snapshot before every store has taken one complete list, 
 of the cluster.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sluice_operator.core import project, project_cluster
+from sluice_operator.core import agents, project, project_cluster
+from sluice_operator.core.agents import Presence, Voice
 from sluice_operator.core.snapshot import (
     ClusterNode,
     EgressIP,
@@ -48,12 +49,16 @@ class Followed:
 
 
 class View:
-    """All stores; `wake` is called whenever something changed that a plan may depend on."""
+    """All stores; `wake` is called whenever something changed that a plan may depend on.
+
+    `presences` are what is known of each agent's signs of life (see `heartbeats`).
+    """
 
     def __init__(self, settings: Settings, *, wake: Callable[[str], None]) -> None:
         self._settings = settings
         self.ids = IdCounter()
         self.rejections: dict[tuple[str, str], Rejection] = {}
+        self.presences: Mapping[str, Presence] = {}
         self.pools = Store[str, Pool]("pool", project=project.pool, key_of=_name, wake=wake)
         self.policies = Store[PolicyKey, Policy]("policy", project=project.policy, key_of=_policy_key, wake=wake)
         self.namespaces = Store[str, Namespace]("namespace", project=project.namespace, key_of=_name, wake=wake)
@@ -95,6 +100,8 @@ class View:
             egress_ips=self.egress_ips.snapshot(),
             nodes=self.nodes.snapshot(),
             cluster_nodes=self.cluster_nodes.snapshot(),
+            silent=agents.having(Voice.SILENT, self.presences),
+            unheard=agents.having(Voice.UNHEARD, self.presences),
             gateway_objects=self.gateway_objects.snapshot(),
             rejections=dict(self.rejections),
             ids=self.ids,

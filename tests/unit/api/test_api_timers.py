@@ -34,5 +34,16 @@ def test_every_timer_is_read_by_a_program() -> None:
     assert timers.timers().keys() - derived <= read
 
 
+def test_a_dead_agent_is_noticed_within_thirty_seconds() -> None:
+    hung = timers.HEARTBEAT_PROOF
+    seen = timers.SILENCE_LOOK
+    judged = timers.SILENCE
+    assert hung + seen + judged <= 30
+
+
+def test_an_agent_may_miss_a_renewal_by_a_fault_of_a_moment() -> None:
+    assert timers.HEARTBEAT + 2 * timers.AGENT_RETRY_FIRST + timers.HEARTBEAT_PROOF < timers.SILENCE
+
+
 def test_a_leader_stops_before_another_may_begin() -> None:
     assert timers.LEASE_RETRY + timers.LEASE_ATTEMPT <= timers.LEASE_DURATION - timers.LEASE_MARGIN

@@ -84,7 +84,7 @@ def test_an_agent_changes_nothing_but_what_is_its_own(render: Render) -> None:
         for right in granted(render())
         if right.account == "sluice-agent" and right.verb not in {"get", "list", "watch"}
     }
-    assert written == {"egressips/status", "egressnodes", "egressnodes/status"}
+    assert written == {"egressips/status", "egressnodes", "egressnodes/status", "leases"}
 
 
 def test_users_may_write_policies_but_nothing_that_belongs_to_the_cluster(render: Render) -> None:

@@ -1,6 +1,7 @@
 """The loop programs what the state says, once, in time, and never from half a view."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv4Interface, ip_address
@@ -29,9 +30,13 @@ class Kernel:
         self.applied: list[DesiredNode] = []
         self.refusal: str | None = None
         self.broken = False
+        self.entered, self.goes_on = threading.Event(), threading.Event()
+        self.goes_on.set()
         self.removals = 0
 
     def apply(self, desired: DesiredNode, /) -> None:
+        self.entered.set()
+        assert self.goes_on.wait(60)
         if self.refusal is not None:
             raise KernelError(self.refusal)
         if self.broken:
@@ -171,6 +176,19 @@ async def test_a_refusal_is_the_verdict_and_the_account_keeps_its_revision(bench
     bench.kernel.refusal = None
     await bench.settled()
     assert bench.controller.verdict.reason is Reason.PROGRAMMED
+
+
+async def test_a_pass_that_hangs_is_told_from_a_loop_that_waits(bench: Bench) -> None:
+    assert not bench.controller.stuck(for_seconds=-1)
+    bench.kernel.goes_on.clear()
+    bench.fill()
+    await asyncio.to_thread(bench.kernel.entered.wait, 60)
+    assert bench.controller.stuck(for_seconds=0)
+    assert not bench.controller.stuck(for_seconds=3600)
+    bench.kernel.goes_on.set()
+    await bench.settled()
+    await asyncio.sleep(0)
+    assert not bench.controller.stuck(for_seconds=-1)
 
 
 async def test_a_socket_that_breaks_is_a_refusal_and_not_the_end(bench: Bench) -> None:
