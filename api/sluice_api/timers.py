@@ -136,6 +136,26 @@ WATCH_SILENCE: Final = Timer(
     "without an event or a bookmark (one comes each minute) after which an agent gives a watch up",
     keeps="a dead connection to the API server is noticed",
 )
+TRIAL: Final = Timer(
+    5.0,
+    "after the first use of an egress IP on a node at which the API server must still answer that node, if it did just "
+    "before; if not, that use is taken back",
+    keeps="no claim cuts a node off from the API server",
+)
+TRIAL_CHECK: Final = Timer(
+    1.0, "between two looks for the API server meanwhile; also the longest that one waits", keeps="the same"
+)
+TRIAL_PATIENCE: Final = Timer(
+    30.0,
+    "without the API server after which what was taken back is used again: it was not the reason",
+    keeps="an outage of the API server changes nothing",
+)
+RETRIAL: Final = Timer(
+    60.0,
+    "after which an egress IP that was taken back, whereupon the API server answered again, is tried once more; "
+    "a second time is proof, and it is left alone until the claim is another one",
+    keeps="a coincidence takes no egress IP out of use",
+)
 
 # Heartbeat
 

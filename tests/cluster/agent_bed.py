@@ -54,6 +54,9 @@ class FakeKernel:
     def counters(self) -> Mapping[str, int]:
         return {"leak": 3}
 
+    def egress_ips(self) -> frozenset[Address]:
+        return frozenset()
+
     def remove(self) -> None:
         self.removals += 1
 

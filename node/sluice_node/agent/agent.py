@@ -22,6 +22,7 @@ from sluice_node.agent.kube_client import KubeClient, KubeError
 from sluice_node.agent.metrics import Figures, Metrics
 from sluice_node.agent.prober import Prober, ProbeSocket
 from sluice_node.agent.proxy_socket import ProxySocket
+from sluice_node.agent.reach import Reach, asking
 from sluice_node.agent.reporter import HolderWriter, Reporter, compose
 from sluice_node.agent.state import ClusterState
 from sluice_node.core import objects
@@ -78,12 +79,14 @@ class Agent:
             gone=self._gone,
             api_server=lambda: client.servers,
         )
+        self._reach = Reach(asking(client), claims=self.state.egress_ips.values, changed=changes.note)
         self.controller = Controller(
             changes,
             state=self.state,
             prober=self.prober,
             kernel=self._kernel,
             metrics=self._metrics,
+            reach=self._reach,
             settled=self._settled,
         )
         self._reflectors = self.state.reflectors(client)
@@ -106,6 +109,7 @@ class Agent:
             self.prober.run(),
             self._read_node(),
             self._read_links(),
+            self._reach.run(),
             self._reporter.run(),
             self._holders.run(),
             self._heartbeat.run(),

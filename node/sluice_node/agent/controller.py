@@ -7,6 +7,7 @@ Rules:
   uses were probed: until then the kernel goes on with what it has.
 - When gateways came or went, the holder of an egress IP announces it again, ANNOUNCEMENTS times a second apart: a
   gateway that was cut off may have announced it meanwhile.
+- A new egress IP is on trial: if the API server went out of reach with it, it is taken back (`reach`).
 - What the kernel refused is tried again, ever more rarely, and is said in the log and in the EgressNode.
 - While the EgressNode bears the annotation `sluice.dev/remove` nothing of Sluice is in the node. When such an
   EgressNode is deleted that ends the uninstallation: it is not made anew by this process.
@@ -32,12 +33,14 @@ from sluice_node.agent.changes import Changes
 from sluice_node.agent.kernel_worker import KernelWorker
 from sluice_node.agent.metrics import Metrics
 from sluice_node.agent.prober import Prober
+from sluice_node.agent.reach import Reach
 from sluice_node.agent.state import ClusterState
 from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.report import Account, Verdict, programmed_account, refused_account
 from sluice_node.core.resolve import UnresolvableError, probed, react, resolve
 from sluice_node.core.select import Selection, select
 from sluice_node.core.snapshot import Snapshot
+from sluice_node.core.trial import additions
 from sluice_node.kernel.errors import KernelError
 
 log = logging.getLogger(__name__)
@@ -67,6 +70,7 @@ class Controller:
         prober: Prober,
         kernel: KernelWorker,
         metrics: Metrics,
+        reach: Reach,
         settled: Callable[[], None],
     ) -> None:
         self.account: Account | None = None
@@ -78,6 +82,7 @@ class Controller:
         self._prober = prober
         self._kernel = kernel
         self._metrics = metrics
+        self._reach = reach
         self._settled = settled
         self._announcements = 0
         self._force = False
@@ -86,6 +91,8 @@ class Controller:
         self._waiting: list[str] | None = None
         self._refusals: Mapping[Address, str] = {}
         self._pass_began: float | None = None
+        self._held: frozenset[Address] = frozenset()
+        """Egress IPs that the kernel knew when this process began."""
 
     async def run(self) -> None:
         """Never returns; cancel it."""
@@ -126,7 +133,7 @@ class Controller:
             await self._remove()
             return
         self.removed = False
-        snapshot = self._state.snapshot(self._prober.alive())
+        snapshot = self._state.snapshot(self._prober.alive(), self._reach.withheld())
         if snapshot is None:
             self._say_what_is_missing()
             return
@@ -135,6 +142,7 @@ class Controller:
             desired = resolve(snapshot, selection)
             self._prober.follow(probed(snapshot, desired))
             if self.programmed is None and self.account is None:
+                self._held = await self._kernel.egress_ips()
                 await self._prober.first_verdicts(within=FIRST_VERDICTS)
             snapshot = replace(snapshot, alive=self._prober.alive())
             desired = react(desired, snapshot)
@@ -171,8 +179,14 @@ class Controller:
     async def _program(self, wanted: Programmed, reasons: Iterable[str]) -> None:
         last = self.programmed.desired if self.programmed is not None else None
         if wanted.desired != last or self._force:
+            added = additions(last, wanted.desired, wanted.snapshot.claims, held=self._held)
+            in_reach = await self._reach.before(added)
             started = time.perf_counter()
-            await self._kernel.apply(wanted.desired)
+            try:
+                await self._kernel.apply(wanted.desired)
+            finally:
+                # Also what was applied half way may do harm.
+                self._reach.applied(added, in_reach=in_reach)
             took = time.perf_counter() - started
             self._metrics.applied(took)
             what = _difference(last, wanted.desired)

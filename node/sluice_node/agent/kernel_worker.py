@@ -27,6 +27,9 @@ class KernelPort(Protocol):
     def counters(self) -> Mapping[str, int]:
         """Packets dropped, by reason."""
 
+    def egress_ips(self) -> frozenset[Address]:
+        """The egress IPs in the kernel's rules, whoever put them there."""
+
     def remove(self) -> None:
         """Take everything of Sluice out."""
 
@@ -58,6 +61,10 @@ class KernelWorker:
     async def counters(self) -> Mapping[str, int]:
         """Packets dropped, by reason. Raises KernelError."""
         return await self._run(self._kernel.counters)
+
+    async def egress_ips(self) -> frozenset[Address]:
+        """The egress IPs in the kernel's rules. Raises KernelError."""
+        return await self._run(self._kernel.egress_ips)
 
     async def remove(self) -> None:
         """Take everything of Sluice out. Raises KernelError."""

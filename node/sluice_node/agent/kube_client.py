@@ -5,9 +5,11 @@ kept connection that turns out to be closed: all requests of the agent may be se
 """
 
 import json
+import time
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from ipaddress import ip_address
+from math import inf
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
@@ -34,6 +36,10 @@ class UnreachableError(KubeError):
     """No answer."""
 
 
+class ClosedError(UnreachableError):
+    """Somebody is there, and takes no connections: the way to the server is good, the server is not up."""
+
+
 class RefusedError(KubeError):
     """An answer that is an error; `status` is HTTP's."""
 
@@ -53,6 +59,8 @@ class KubeClient:
         self._config = config
         self._kept: list[HttpConnection] = []
         self._servers: tuple[Address, ...] = _literal(config.url)
+        self.heard = -inf
+        """When the API server said something last, on the clock of time.monotonic."""
 
     @property
     def servers(self) -> frozenset[Address]:
@@ -81,7 +89,7 @@ class KubeClient:
             if status >= HTTPStatus.BAD_REQUEST:
                 raise _refusal(status, await self._whole(connection, request))
             buffer = bytearray()
-            while (piece := await _piece(connection, request)) is not None:
+            while (piece := await self._piece(connection, request)) is not None:
                 buffer += piece
                 while (end := buffer.find(b"\n")) >= 0:
                     line = bytes(buffer[:end])
@@ -113,7 +121,8 @@ class KubeClient:
         try:
             connection = await HttpConnection.open(self._config.url, self._config.tls)
         except ConnectionBrokenError as error:
-            raise UnreachableError(str(error)) from error
+            closed = isinstance(error.__cause__, ConnectionRefusedError)
+            raise (ClosedError if closed else UnreachableError)(str(error)) from error
         if connection.server is not None and connection.server not in self._servers:
             self._servers = (*self._servers, connection.server)[-_SERVERS:]
         return connection
@@ -126,19 +135,29 @@ class KubeClient:
         try:
             if token := self._config.token():
                 headers.append(("Authorization", f"Bearer {token}"))
-            return await connection.ask(
+            status = await connection.ask(
                 request.method, target, headers=headers, body=request.body, seconds=request.seconds
             )
         except (ConnectionBrokenError, ConfigError) as error:
             raise UnreachableError(str(error)) from error
+        self.heard = time.monotonic()
+        return status
 
     async def _whole(self, connection: HttpConnection, request: Request) -> bytes:
         content = bytearray()
-        while (piece := await _piece(connection, request)) is not None:
+        while (piece := await self._piece(connection, request)) is not None:
             content += piece
             if len(content) > MAX_ANSWER:
                 raise GarbledError(f"an answer of more than {MAX_ANSWER} bytes")
         return bytes(content)
+
+    async def _piece(self, connection: HttpConnection, request: Request) -> bytes | None:
+        try:
+            piece = await connection.piece(request.seconds)
+        except ConnectionBrokenError as error:
+            raise UnreachableError(str(error)) from error
+        self.heard = time.monotonic()
+        return piece
 
 
 def _literal(url: str) -> tuple[Address, ...]:
@@ -147,13 +166,6 @@ def _literal(url: str) -> tuple[Address, ...]:
         return (ip_address(urlsplit(url).hostname or ""),)
     except ValueError:
         return ()
-
-
-async def _piece(connection: HttpConnection, request: Request) -> bytes | None:
-    try:
-        return await connection.piece(request.seconds)
-    except ConnectionBrokenError as error:
-        raise UnreachableError(str(error)) from error
 
 
 def _object(content: bytes) -> dict[str, Any]:

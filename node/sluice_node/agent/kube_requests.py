@@ -105,6 +105,11 @@ def get_node(name: str) -> Request:
     return Request("GET", f"/api/v1/nodes/{name}")
 
 
+def get_version(*, seconds: float) -> Request:
+    """Whether anybody is there: what every client may ask, and what costs the server nothing."""
+    return Request("GET", "/version", seconds=seconds)
+
+
 def apply_egress_node(name: str, *, node_uid: str) -> Request:
     """Create the EgressNode, or renew its owner: it goes when its Node goes."""
     metadata = {"name": name, "ownerReferences": [_owner(name, node_uid)]}

@@ -4,7 +4,7 @@ Invariants: no snapshot before every store has synced and the Node and its links
 mistaken for an empty cluster.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sluice_node.agent import kube_requests as requests
@@ -85,7 +85,7 @@ class ClusterState:
         missing += ["Node"] * (self.node is None) + ["interfaces"] * (self.links is None)
         return missing
 
-    def snapshot(self, alive: frozenset[str]) -> Snapshot | None:
+    def snapshot(self, alive: frozenset[str], withheld: Mapping[Address, str] | None = None) -> Snapshot | None:
         """All that is known now; None while anything is missing."""
         if self.node is None or self.links is None or self.missing():
             return None
@@ -103,4 +103,5 @@ class ClusterState:
             namespace=self._namespace,
             never_redirected=self._never_redirected,
             api_server=self._api_server(),
+            withheld=withheld or {},
         )

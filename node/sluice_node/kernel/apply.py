@@ -27,6 +27,7 @@ from sluice_node.core.view import VERSIONS, View
 from sluice_node.kernel.announce import Announcer
 from sluice_node.kernel.conntrack import Conntrack
 from sluice_node.kernel.errors import KernelError
+from sluice_node.kernel.neighbours import forget
 from sluice_node.kernel.netlink import Netlink
 from sluice_node.kernel.nft import Nft, Watch
 from sluice_node.kernel.settings import Settings
@@ -91,6 +92,8 @@ class Kernel:
         announced = self._answer(wanted)
         changes += self._tidy(wanted)
         self._plumbing = wanted
+        if retired:
+            forget(retired, desired.uplinks)
         self._desired = desired
         return Report(rules=rules, plumbing=changes, flows_cut=cut, announced=announced)
 
@@ -197,13 +200,17 @@ class Kernel:
         inet = self._nft.counters(family="inet", table=TABLE)
         return inet | self._nft.counters(family="netdev", table=TABLE)
 
+    def egress_ips(self) -> frozenset[Address]:
+        """The egress IPs in the kernel's rules, also when another process put them there."""
+        return self._egress_ips(None)
+
     def remove(self) -> None:
         """Take everything of ours out of the node, and give back the settings that were changed.
 
         Connections that bear an egress IP are forgotten, so that they end rather than go on with it. Which addresses
         those are the kernel's sets tell, as the process that put them there may have been another.
         """
-        known = self._egress_ips(None)
+        known = self.egress_ips()
         self._nft.run(diff.removal(EMPTY))
         self._watch.generations()
         self._tidy(Plumbing())

@@ -15,6 +15,7 @@ from sluice_node.agent.controller import Controller
 from sluice_node.agent.kernel_worker import KernelWorker
 from sluice_node.agent.metrics import Metrics
 from sluice_node.agent.prober import Prober
+from sluice_node.agent.reach import Reach
 from sluice_node.agent.state import ClusterState
 from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.links import Links
@@ -49,6 +50,9 @@ class Kernel:
     def counters(self) -> Mapping[str, int]:
         return {}
 
+    def egress_ips(self) -> frozenset[Address]:
+        return frozenset()
+
     def remove(self) -> None:
         self.removals += 1
 
@@ -60,7 +64,7 @@ def no_probes() -> Any:
 class Bench:
     """A controller that runs, its state, and a way to wait until it has settled."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker: type[KernelWorker] = KernelWorker) -> None:
         changes = Changes()
         self.kernel = Kernel()
         self.attempts: asyncio.Queue[None] = asyncio.Queue()
@@ -72,17 +76,24 @@ class Bench:
             gone=lambda key: None,
         )
         self.announced: list[Mapping[Address, str]] = []
-        self.worker = KernelWorker(self.kernel, links=lambda: LINKS, announce=self.announced.append)
+        self.worker = worker(self.kernel, links=lambda: LINKS, announce=self.announced.append)
         self.changes = changes
         self.prober = Prober(no_probes, changes.note_gateways)
+        self.in_reach = True
+        clock = asyncio.get_event_loop().time
+        self.reach = Reach(self._answers, claims=self.state.egress_ips.values, changed=changes.note, clock=clock)
         self.controller = Controller(
             changes,
             state=self.state,
             prober=self.prober,
             kernel=self.worker,
             metrics=Metrics(),
+            reach=self.reach,
             settled=lambda: self.attempts.put_nowait(None),
         )
+
+    async def _answers(self) -> bool:
+        return self.in_reach
 
     def stores(self) -> list[Any]:
         state = self.state

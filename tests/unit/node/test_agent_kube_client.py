@@ -4,15 +4,25 @@ import asyncio
 import json
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from ipaddress import ip_address
+from math import inf
 from typing import Any
 
 import pytest
 
 from sluice_node.agent import kube_client as module
 from sluice_node.agent.http_connection import HttpConnection
-from sluice_node.agent.kube_client import GarbledError, KubeClient, KubeError, RefusedError, UnreachableError
+from sluice_node.agent.kube_client import (
+    ClosedError,
+    GarbledError,
+    KubeClient,
+    KubeError,
+    RefusedError,
+    UnreachableError,
+)
 from sluice_node.agent.kube_config import KubeConfig
 from sluice_node.agent.kube_requests import Request
 
@@ -134,3 +144,21 @@ async def test_an_endless_line_is_refused(client: Make, monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "MAX_LINE", 100)
     with pytest.raises(GarbledError):
         await lines(client(Server([chunked(b"x" * 200)])))
+
+
+async def test_where_the_server_is_and_when_it_spoke_last_is_known() -> None:
+    """A port that nobody listens on is somebody who is there; that is told apart from silence."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        port = bound.getsockname()[1]
+    client = KubeClient(KubeConfig(f"https://127.0.0.1:{port}", ssl.create_default_context()))
+    assert client.servers == {ip_address("127.0.0.1")}
+    with pytest.raises(ClosedError):
+        await client.send(GET)
+    assert client.heard == -inf
+
+
+async def test_an_answer_is_noted_as_a_word_of_the_server(client: Callable[[Server], KubeClient]) -> None:
+    made = client(Server([answer(b"{}")]))
+    before = time.monotonic()
+    await made.send(GET)
+    assert made.heard >= before

@@ -6,7 +6,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_network
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice_node.core.desired import Address, DesiredNode, SliceOwner
@@ -179,6 +179,7 @@ def test_what_nodes_send_is_never_steered_whatever_a_pods_status_says(text: str)
         assert ip_address("10.1.0.6") in desired.pods.keys() | desired.blocked_pods
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([*TAKEN, str(FREE), str(FREE_V6), "198.51.100.8"]), max_size=6, unique=True))
 def test_whatever_is_claimed_only_what_is_free_is_used(texts: list[str]) -> None:
     addresses = [ip_address(text) for text in texts]
