@@ -13,6 +13,7 @@ from typing import Final
 from sluice_api.names import TUNNEL_DEVICE
 from sluice_node.core.desired import Address
 from sluice_node.core.links import Links
+from sluice_node.core.routing import PROTOCOL
 from sluice_node.kernel.errors import KernelError
 from sluice_node.kernel.raw import DUMP, NETLINK_ROUTE, REQUEST, RawNetlink, attributes
 
@@ -23,8 +24,9 @@ _ROUTE: Final = struct.Struct("=BBBBBBBBI")
 _NEXT_HOP: Final = struct.Struct("=HBBi")
 _NAME: Final = 3
 _REMOTE, _OWN = 1, 2
-_DEVICE, _GATEWAY, _PRIORITY, _SEVERAL, _IN_TABLE, _VIA = 4, 5, 6, 9, 15, 18
+_TO, _DEVICE, _GATEWAY, _PRIORITY, _SEVERAL, _IN_TABLE, _VIA = 1, 4, 5, 6, 9, 15, 18
 _MAIN_TABLE: Final = 254
+_UNICAST: Final = 1
 _EVERYWHERE: Final = 0
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NO_ROUTES: Final = frozenset({errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
@@ -38,10 +40,14 @@ def read_links() -> Links:
         addresses = sorted(_addresses(netlink, names), key=str)
         defaults: dict[int, str] = {}
         gateways: set[Address] = set()
+        attached: dict[Address, str] = {}
         for version in _FAMILIES:
             candidates: list[tuple[int, str]] = []
             for head, entry in _routes(netlink, version):
-                gateways.update(_next_hops(entry))
+                hops = set(_next_hops(entry))
+                gateways |= hops
+                if not hops and (host := _host(head, entry)) and (name := names.get(_device(entry))):
+                    attached[host] = name
                 if head[1] == 0 and _table(head, entry) == _MAIN_TABLE and (name := names.get(_device(entry))):
                     candidates.append((_number(entry.get(_PRIORITY)), name))
             if candidates:
@@ -50,7 +56,7 @@ def read_links() -> Links:
         raise KernelError(f"cannot read the node's interfaces: {error.strerror}") from error
     finally:
         netlink.close()
-    return Links(tuple(addresses), defaults, frozenset(gateways))
+    return Links(tuple(addresses), defaults, frozenset(gateways), attached)
 
 
 def _names(netlink: RawNetlink) -> Iterator[tuple[int, str]]:
@@ -80,6 +86,14 @@ def _routes(netlink: RawNetlink, version: int) -> Iterator[tuple[tuple[int, ...]
     except OSError as error:
         if error.errno not in _NO_ROUTES:
             raise
+
+
+def _host(head: tuple[int, ...], route: dict[int, bytes]) -> Address | None:
+    """The single host that a route of somebody else leads to: a container's, most often."""
+    _, length, _, _, _, protocol, _, kind, _ = head
+    if kind != _UNICAST or protocol == PROTOCOL or _TO not in route or length != 8 * len(route[_TO]):
+        return None
+    return ip_address(route[_TO])
 
 
 def _table(head: tuple[int, ...], route: dict[int, bytes]) -> int:

@@ -12,12 +12,13 @@ from sluice_node.core.desired import Address
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """The node's interfaces: their addresses, which one each family's default route uses, and the next hops of all
-    routes."""
+    """The node's interfaces: their addresses, which one each family's default route uses, the next hops of all routes,
+    and the single hosts that others' routes lead to directly, with the interface."""
 
     addresses: tuple[tuple[str, IPv4Interface | IPv6Interface], ...] = ()
     defaults: Mapping[int, str] = field(default_factory=dict)
     gateways: frozenset[Address] = frozenset()
+    attached: Mapping[Address, str] = field(default_factory=dict)
 
     def of_address(self, address: Address) -> str | None:
         """The interface that bears an address."""

@@ -72,6 +72,7 @@ def _known(snapshot: "Snapshot") -> Iterator[tuple[Address, str]]:
                 yield network.broadcast_address, f"it is the broadcast address of {network} on {interface}"
             else:
                 yield network.network_address, f"it is the routers' anycast address of {network} on {interface}"
+    yield from ((host, f"it is a host's behind {name} of this node") for host, name in snapshot.links.attached.items())
     for pod in snapshot.pods:
         if not pod.host_network and not pod.finished:
             yield from ((address, "it is the address of a pod on this node") for address in pod.addresses)

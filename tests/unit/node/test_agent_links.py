@@ -135,6 +135,24 @@ def test_the_next_hops_of_every_route_are_known_whatever_its_table_and_kind(netl
     assert found.gateways == v4 | {ip_address("2001:db8::6"), ip_address("2001:db8::1")}
 
 
+def test_single_hosts_that_others_route_to_directly_are_known(netlink: type[Netlink]) -> None:
+    def to(host: str, *, length: int = 32, protocol: int = 3, kind: int = 1, via: str | None = None) -> bytes:
+        head = struct.pack("=BBBBBBBBI", socket.AF_INET, length, 0, 0, 254, protocol, 0, kind, 0)
+        hop = attribute(5, ip_address(via).packed) if via else b""
+        return head + attribute(1, ip_address(host).packed) + attribute(4, number(3)) + hop
+
+    netlink.routes = {
+        socket.AF_INET: [
+            to("10.1.0.5"),
+            to("10.1.0.0", length=24),
+            to("10.1.0.6", protocol=101),
+            to("10.1.0.7", kind=6),
+            to("10.1.0.8", via="192.0.2.1"),
+        ]
+    }
+    assert read_links().attached == {ip_address("10.1.0.5"): "eth1"}, "not networks, our own, black holes, or far ones"
+
+
 def test_a_default_route_of_another_table_is_not_the_nodes(netlink: type[Netlink]) -> None:
     head = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, 0, 3, 0, 1, 0)
     elsewhere = head + attribute(4, number(3)) + attribute(15, number(7100))

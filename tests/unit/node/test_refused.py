@@ -48,6 +48,7 @@ BASE = Snapshot(
         ),
         {4: "eth0", 6: "eth0"},
         frozenset({ip_address("192.0.2.254"), ip_address("2001:db8::fe")}),
+        {ip_address("198.51.100.99"): "veth5"},
     ),
     pods=(
         POD,
@@ -85,6 +86,7 @@ TAKEN: dict[str, str] = {
     "198.51.100.6": "the API server's",
     "192.0.2.254": "the next hop of a route",
     "2001:db8::fe": "the next hop of a route",
+    "198.51.100.99": "a host's behind veth5",
     "192.0.2.255": "the broadcast address of 192.0.2.0/24 on eth0",
     "192.0.2.0": "the network address of 192.0.2.0/24 on eth0",
     "2001:db8::": "the routers' anycast address of 2001:db8::/64 on eth0",
