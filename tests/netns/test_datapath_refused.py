@@ -136,12 +136,13 @@ def test_without_that_refusal_somebody_would(cluster: Cluster, kind: str) -> Non
     assert all(reachable(cluster).values()), "and it heals at once when the claim goes"
 
 
-def test_where_an_address_is_is_asked_anew_when_it_is_no_egress_ip_any_more(cluster: Cluster) -> None:
+@pytest.mark.parametrize("world", [World(), World(policies=(), pods={})], ids=["with pods of it", "without"])
+def test_where_an_address_is_is_asked_anew_when_it_is_no_egress_ip_any_more(cluster: Cluster, world: World) -> None:
     node = cluster.topology["n1"]
-    cluster.apply(World(), nodes=("n1",))
+    cluster.apply(world, nodes=("n1",))
     for version in (4, 6):
         node.ip(f"neigh replace {EGRESS[version]} lladdr 02:00:00:00:00:12 dev eth0 nud reachable")
-    desired = replace(World().desired("n1"), policies=(), slices=())
+    desired = replace(world.desired("n1"), policies=(), slices=())
     node.call(traffic.kernel_apply, desired, str(cluster.state / "n1"))
     left = node.sh("ip", "neigh") + node.sh("ip", "-6", "neigh")
     assert not [address for address in EGRESS.values() if f"{address} " in left]

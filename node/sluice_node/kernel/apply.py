@@ -84,6 +84,7 @@ class Kernel:
         changes = self._prepare(wanted)
         view = View(desired, self._numbers, mtu)
         retired = self._egress_ips(before) - frozenset(view.egress_ips)
+        known = self._last[0].egress_ips if self._last is not None else ()
         rules = self._load(replace(view, retired=retired))
         cut = self._conntrack.clean(before, desired, retired=retired)
         if retired:
@@ -92,8 +93,7 @@ class Kernel:
         announced = self._answer(wanted)
         changes += self._tidy(wanted)
         self._plumbing = wanted
-        if retired:
-            forget(retired, desired.uplinks)
+        forget(retired | (frozenset(known) - frozenset(view.egress_ips)), desired.uplinks)
         self._desired = desired
         return Report(rules=rules, plumbing=changes, flows_cut=cut, announced=announced)
 

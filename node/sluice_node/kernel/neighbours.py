@@ -26,6 +26,8 @@ def forget(addresses: Collection[Address], interfaces: Iterable[str]) -> None:
     Who answered for an address up to now may have been a gateway of ours, and its owner may be another. Raises
     KernelError.
     """
+    if not addresses:
+        return
     netlink = RawNetlink(NETLINK_ROUTE)
     try:
         for interface in interfaces:
