@@ -47,6 +47,7 @@ class Reason(StrEnum):
     POOL_EXHAUSTED = "PoolExhausted"
     ADDRESS_NOT_IN_POOL = "AddressNotInPool"
     ADDRESS_IN_USE = "AddressInUse"
+    ADDRESS_CHANGED = "AddressChanged"
     PORTS_EXHAUSTED = "PortsExhausted"
     WAITING_FOR_NODES = "WaitingForNodes"
     AGENT_SILENT = "AgentSilent"
@@ -80,9 +81,12 @@ _MEANINGS = {
     Reason.POOL_NOT_FOUND: "spec.pool names a pool that does not exist. Create it or correct the name.",
     Reason.NAMESPACE_NOT_ALLOWED: "The pool's spec.namespaces does not select the policy's namespace.",
     Reason.OVERLAPS_POOL: "An older pool has some of the same addresses. Remove them from one of the two.",
-    Reason.POOL_EXHAUSTED: "The pool has no free address of a wanted family. Add addresses or remove policies.",
+    Reason.POOL_EXHAUSTED: "The pool has no free address of a wanted family. Add addresses or remove policies. When "
+    "resting addresses are in the way, the message says when the next comes free.",
     Reason.ADDRESS_NOT_IN_POOL: "A requested address is not in the pool. Request another, or add it to the pool.",
-    Reason.ADDRESS_IN_USE: "A requested address belongs to another policy, which the message names.",
+    Reason.ADDRESS_IN_USE: "A requested address belongs to another policy, or rests for one that had it a while ago.",
+    Reason.ADDRESS_CHANGED: "The policy leaves with another address than a while ago; the message names both. Whoever "
+    "admits its traffic by the address must admit the new one. The old one rests for this policy.",
     Reason.PORTS_EXHAUSTED: "There are more nodes than port slices; nodes that the message names have none. "
     "Use a pool with smaller slices (spec.portsPerSlice).",
     Reason.WAITING_FOR_NODES: "Nodes that the message names have not acknowledged this generation yet.",
@@ -166,7 +170,9 @@ CONDITIONS: Final = (
         "EgressPool", ConditionType.STALLED, good=(Reason.AS_EXPECTED,), bad=(*_POOL_ACCEPTED, Reason.GATEWAY_REJECTED)
     ),
     ConditionReasons("EgressPolicy", ConditionType.ACCEPTED, good=(Reason.ACCEPTED,), bad=_POLICY_ACCEPTED),
-    ConditionReasons("EgressPolicy", ConditionType.ASSIGNED, good=(Reason.ASSIGNED,), bad=_ASSIGNED),
+    ConditionReasons(
+        "EgressPolicy", ConditionType.ASSIGNED, good=(Reason.ASSIGNED, Reason.ADDRESS_CHANGED), bad=_ASSIGNED
+    ),
     ConditionReasons(
         "EgressPolicy",
         ConditionType.PROGRAMMED,

@@ -26,7 +26,8 @@ _CHECKS = """
 
 The API server refuses an object that breaks one of the rules below, with the field and the remedy, and stores nothing.
 What needs arithmetic on addresses or a look at other objects is judged by the operator, which sets `Accepted` or
-`Assigned` to `False` with a [reason](reasons.md); what was assigned before stays meanwhile.
+`Assigned` to `False` with a [reason](reasons.md). A policy keeps its addresses meanwhile, for as long as it exists, and
+goes on using them; only where their pool no longer lets its namespace in is its traffic dropped.
 
 | Judged by the operator | Reason |
 |---|---|
@@ -39,6 +40,10 @@ What needs arithmetic on addresses or a look at other objects is judged by the o
 A selector says `matchLabels`, `matchExpressions` or both; `matchLabels: {}` selects everything, and an empty `{}` is
 refused. The reason is safety: the API server drops fields it does not know for clients that do not ask for strict
 validation (kubectl does), so a misspelt `matchLabel` arrives as `{}` and would select every pod of the namespace.
+
+An address that no policy uses any more rests (`spec.quarantine` of its pool, an hour unless it says otherwise): its
+EgressIP stays, with `status.restingSince`, and only a policy of the same namespace and name gets it meanwhile.
+[Operations](operations.md#an-address-outlives-a-mistake) says which mistakes that mends.
 
 A CIDR in `addresses` leaves out its network and broadcast address (IPv4, /30 and shorter) or its first address (IPv6,
 /126 and shorter); ranges, single addresses and everything in `exclude` are literal.

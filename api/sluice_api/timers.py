@@ -210,6 +210,21 @@ GATEWAY_RELIST: Final = Timer(
     "between two lists of the pools' Deployments, Services and budgets",
     keeps="what others changed or deleted is repaired",
 )
+QUARANTINE: Final = Timer(
+    3600.0,
+    "that an address which no policy uses any more is kept for a policy of the same namespace and name, unless "
+    "`spec.quarantine` of its pool says otherwise",
+    keeps="an address outlives a mistake, and no stranger gets it meanwhile",
+    clock=Clock.WALL,
+    set_by=SetBy.POOL,
+)
+REST_SKEW: Final = Timer(
+    60.0,
+    "by which the written beginning of a rest may lie in the future (another replica's clock) before it is "
+    "written anew",
+    keeps="a wrong clock makes a rest longer, never endless",
+    clock=Clock.WALL,
+)
 
 
 def timers() -> dict[str, Timer]:

@@ -100,6 +100,7 @@ GOOD = (
     Good(POOL, pool(announcement={"mode": "L2", "interface": "eth0.100"})),
     Good(POOL, pool(announcement={"mode": "None"})),
     *(Good(POOL, pool(portsPerSlice=size)) for size in (128, 16384)),
+    *(Good(POOL, pool(quarantine=text)) for text in ("0s", "45s", "90m", "1h", "1h30m", "24h0m0s", "8760h")),
     Good(POOL, pool(), name="p" + "0" * 54),
     Good(POLICY, policy()),
     Good(POLICY, policy(podSelector={"matchLabels": {}})),
@@ -113,6 +114,7 @@ GOOD = (
     Good(POLICY, policy(addresses={"requested": ["2001:db8:100::5", "198.51.100.21"]})),
     *(Good(POLICY, policy(priority=priority)) for priority in (-1000, 1000)),
     Good(IP, claim(), name="198.51.100.21"),
+    Good(IP, claim(claimed="2026-01-01T00:00:00Z"), name="198.51.100.21"),
     Good(IP, claim("2001:db8:100::5"), name="2001-0db8-0100-0000-0000-0000-0000-0005"),
     Good(NODE, {}, name="n1.example"),
 )
@@ -181,6 +183,12 @@ BAD_POOLS = (
         pool(announcement={"mode": "None", "interface": "eth0"})),
     Bad(POOL, "spec.announcement.interface", "15", pool(announcement={"interface": "a-very-long-name"})),
     Bad(POOL, "spec.announcement.interface", "should match", pool(announcement={"interface": "eth 0"})),
+    *(
+        Bad(POOL, "spec.quarantine", "quarantine is no length of time", pool(quarantine=text))
+        for text in ("1", "1d", "-1h", "1.5h", "30m1h", "1h 30m", "1H", "8761h", "PT1H", "hm")
+    ),
+    Bad(POOL, "spec.quarantine", "at least 2", pool(quarantine="")),
+    Bad(POOL, "spec.quarantine", "must be of type string", pool(quarantine=3600)),
     Bad(POOL, "spec.portsPerSlice", "power of two", pool(portsPerSlice=1000)),
     Bad(POOL, "spec.portsPerSlice", "greater than or equal to 128", pool(portsPerSlice=64)),
     Bad(POOL, "spec.portsPerSlice", "less than or equal to 16384", pool(portsPerSlice=32768)),
@@ -259,6 +267,7 @@ BAD_CLAIMS = (
     Bad(IP, "spec.pool", "Required value", {"address": "198.51.100.21", "policy": owner()}, name="198.51.100.21"),
     Bad(IP, "spec.policy.namespace", "at least 1", claim(policy=owner(namespace="")), name="198.51.100.21"),
     Bad(IP, "spec.policy.name", "at least 1", claim(policy=owner(name="")), name="198.51.100.21"),
+    Bad(IP, "spec.claimed", "date-time", claim(claimed="yesterday"), name="198.51.100.21"),
     Bad(IP, "spec.policy.uid", "64", claim(policy=owner(uid=LONG + "x")), name="198.51.100.21"),
 )
 
@@ -275,6 +284,8 @@ CHANGES = (
     Change(POLICY, policy(), {"podSelector": {"matchLabels": None}}, KEYS),
     Change(POLICY, to(), {"destinations": None}, ""),
     Change(POLICY, {**to(), "otherwise": "Drop"}, {"destinations": None}, "otherwise: Drop without destinations"),
+    Change(POOL, pool(), {"quarantine": "0s"}, ""),
+    Change(IP, claim(), {"claimed": "2026-01-01T00:00:00Z"}, CLAIM, name="198.51.100.21"),
     Change(IP, claim(), {"pool": "others"}, CLAIM, name="198.51.100.21"),
     Change(IP, claim(), {"policy": {"name": "other"}}, CLAIM, name="198.51.100.21"),
     Change(IP, claim(), {"address": "198.51.100.22"}, CLAIM, name="198.51.100.21"),

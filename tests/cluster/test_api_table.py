@@ -104,6 +104,7 @@ def test_defaults_are_filled_in_where_a_user_sees_them(clean: ApiServer) -> None
     assert spec["gateways"] == {"replicas": 2, "proxy": {"enabled": True, "port": 3128}}
     assert spec["announcement"] == {"mode": "L2"}
     assert spec["portsPerSlice"] == 1024
+    assert spec["quarantine"] == "1h"
     assert create(clean, POLICY, "case", policy()).body["spec"]["otherwise"] == "NodeAddress"
 
 
@@ -134,7 +135,7 @@ def test_objects_are_found_by_their_pool(clean: ApiServer, kind: str) -> None:
 COLUMNS = {
     "EgressPool": ["Name", "Ready", "Gateways", "IPv4", "IPv6", "Policies", "Reason", "Age"],
     "EgressPolicy": ["Name", "Pool", "Addresses", "Pods", "Nodes", "Ready", "Reason", "Age"],
-    "EgressIP": ["Name", "Pool", "Namespace", "Policy", "Holder", "Nodes", "Age"],
+    "EgressIP": ["Name", "Pool", "Namespace", "Policy", "Holder", "Nodes", "Resting", "Age"],
     "EgressNode": ["Name", "GatewayFor", "Programmed", "Reason", "Revision", "Age"],
 }
 

@@ -100,8 +100,11 @@ def test_a_reinstall_gives_every_policy_the_address_it_had(system: System) -> No
     ready_with_its_address(system)
 
 
-def test_a_policy_and_its_pool_can_be_deleted_and_free_the_address(system: System) -> None:
+def test_a_policy_and_its_pool_can_be_deleted_and_leave_nothing_but_an_address_that_rests(system: System) -> None:
     system.delete("egresspolicy", "billing", "default")
     system.delete("egresspool", "partners")
-    wait_for("no egress IP left", lambda: not names(system, "egressips"), seconds=30)
+    wait_for("the egress IP rests", lambda: system.get("egressip", ADDRESS)["status"].get("restingSince"), seconds=30)
+    wait_for("no pool left", lambda: not names(system, "egresspools"), seconds=30)
+    system.delete("egressip", ADDRESS)
+    assert not names(system, "egressips")
     wait_for("no gateway left", lambda: not system.get("deployment", "partners-gateway", NAMESPACE), seconds=60)

@@ -60,11 +60,41 @@ def test_a_policy_lives_from_pending_to_ready_to_gone(bed: OperatorBed) -> None:
     assert "default/one" in str(bed.items("egresspools")["p"]["status"]["conditions"])
     bed.kubectl("delete", "egresspolicy", "one")
     bed.report("n1", gateway_for=("p",))
-    eventually(lambda: not bed.items("egressips") and not bed.items("egresspools"))
+    eventually(lambda: not bed.items("egresspools"))
+    assert all(claim["status"]["restingSince"] for claim in bed.items("egressips").values())
     log = operator.log.read_text()
     assert "Traceback" not in log, log
     assert "ERROR" not in log, log
     assert "403" not in log, log
+
+
+def test_the_end_of_a_rest_wakes_the_operator_and_an_administrator_can_end_it_before(bed: OperatorBed) -> None:
+    bed.operator("a")
+    bed.pool("p", ["198.51.100.17"], quarantine="8s")
+    bed.node("n1")
+
+    def owner() -> str:
+        claim = bed.items("egressips").get("198.51.100.17")
+        return "" if claim is None or claim.get("status", {}).get("restingSince") else claim["spec"]["policy"]["name"]
+
+    bed.policy("default", "one", "p")
+    eventually(lambda: owner() == "one")
+    bed.kubectl("delete", "egresspolicy", "one")
+    bed.policy("default", "two", "p")
+    eventually(lambda: condition(bed.items("egresspolicies")["default/two"], "Assigned")[1] == "PoolExhausted")
+    started = time.monotonic()
+    eventually(lambda: owner() == "two", seconds=20)
+    print(f"two has the address {time.monotonic() - started:.1f} s after it was refused, with a rest of 8 s")
+    bed.merge(f"{GROUP}/egresspools/p", {"spec": {"quarantine": "1h"}})
+    bed.kubectl("delete", "egresspolicy", "two")
+    eventually(lambda: bed.items("egressips")["198.51.100.17"]["status"].get("restingSince"))
+    bed.policy("default", "three", "p")
+    bed.policy("default", "two", "p")
+    eventually(lambda: owner() == "two")
+    bed.kubectl("delete", "egresspolicy", "two")
+    eventually(lambda: bed.items("egressips")["198.51.100.17"]["status"].get("restingSince"))
+    bed.kubectl("delete", "egressip", "198.51.100.17")
+    eventually(lambda: owner() == "three")
 
 
 def test_nothing_is_written_when_nothing_differs(bed: OperatorBed) -> None:

@@ -107,6 +107,7 @@ KINDS = (
             Column("Policy", ".spec.policy.name"),
             Column("Holder", ".status.holder"),
             Column("Nodes", ".status.nodes", "integer"),
+            Column("Resting", ".status.restingSince", "date"),
             _AGE,
         ),
         selectable=(".spec.pool",),

@@ -14,7 +14,10 @@ class Owner(Model):
 
     namespace: Name = Field(description="Namespace of the policy.")
     name: Name = Field(description="Name of the policy.")
-    uid: str = Field(max_length=64, description="UID of the policy, so that a later one of the same name is another.")
+    uid: str = Field(
+        max_length=64,
+        description="UID of the policy that the address was claimed for. A later policy of the same name inherits it.",
+    )
 
 
 class EgressIPSpec(Model):
@@ -33,7 +36,13 @@ class EgressIPSpec(Model):
         json_schema_extra=rules(rule("isIP(self)", "not an IP address")),
     )
     pool: Name = Field(description="The pool that it was taken from.")
-    policy: Owner = Field(description="The policy that leaves with it.")
+    policy: Owner = Field(description="The policy that leaves with it, or did when the address rests.")
+    claimed: str | None = Field(
+        default=None,
+        description="When the address was claimed; of two claims of a policy the older one counts, so that a backup "
+        "which is restored late still wins.",
+        json_schema_extra={"format": "date-time"},
+    )
 
 
 class SliceStatus(Model):
@@ -58,3 +67,10 @@ class EgressIPStatus(Model):
         json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
     nodes: int = counter("Nodes that have ports of the address.")
+    resting_since: str | None = Field(
+        default=None,
+        alias="restingSince",
+        description="Since when no policy uses the address. While it rests (spec.quarantine of the pool) only a policy "
+        "of the same namespace and name gets it; deleting this object ends the rest.",
+        json_schema_extra={"format": "date-time"},
+    )

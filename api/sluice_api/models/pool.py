@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 
+from sluice_api.durations import PATTERN as DURATION
 from sluice_api.models.common import Condition, Label, LabelKey, Model, Selector, conditions, counter, rule, rules
 from sluice_api.reasons import ConditionType
 
@@ -217,6 +218,19 @@ class PoolSpec(Model):
     announcement: Announcement = Field(
         default_factory=Announcement, description="How the network learns where an egress IP is."
     )
+    quarantine: str = Field(
+        default="1h",
+        min_length=2,
+        max_length=16,
+        description="How long an address that no policy uses any more is kept for a policy of the same namespace and "
+        "name, in hours, minutes and seconds like 1h30m. 0s gives it to the next policy as soon as no node uses it.",
+        json_schema_extra=rules(
+            rule(
+                f"self.matches('{DURATION}') && duration(self) <= duration('8760h')",
+                "quarantine is no length of time up to a year: write hours, minutes and seconds like 1h, 90m or 1h30m",
+            )
+        ),
+    )
     ports_per_slice: int = Field(
         default=1024,
         alias="portsPerSlice",
@@ -241,6 +255,7 @@ class FamilyCount(Model):
 
     total: int = counter("Addresses of the family that the pool has.")
     assigned: int = counter("Addresses that policies have.")
+    resting: int = counter("Addresses that rest after their policy let go of them.")
     free: int = counter("Addresses that can still be assigned.")
 
 

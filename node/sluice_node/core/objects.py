@@ -111,7 +111,10 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class EgressIP:
-    """A claimed egress IP, whose it is, and which node may use which of its ports."""
+    """A claimed egress IP, whose it is, and which node may use which of its ports.
+
+    `resting`: its policy let go of it; the claim only keeps the address from others, and nobody uses it.
+    """
 
     key: Key
     address: Address
@@ -119,6 +122,7 @@ class EgressIP:
     policy: Key
     holder: str | None = None
     slices: tuple[SliceOwner, ...] = ()
+    resting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +289,7 @@ def egress_ip(document: Document) -> EgressIP:
         ),
         holder=None if holder in (None, "") else read.text(holder, "status.holder"),
         slices=read.items(status.get("slices"), "status.slices", one_slice),
+        resting=bool(status.get("restingSince")),
     )
 
 

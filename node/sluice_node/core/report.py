@@ -62,7 +62,7 @@ def acknowledged(snapshot: Snapshot, *, before: int) -> int:
 
 
 def _at_hand(policy: Policy, claim: EgressIP | None, snapshot: Snapshot) -> bool:
-    if claim is None or claim.policy != policy.key:
+    if claim is None or claim.resting or claim.policy != policy.key:
         return False
     pool = snapshot.pools.get(claim.pool)
     return any(piece.node == snapshot.node.name for piece in claim.slices) or pool is None or _is_full(claim, pool)

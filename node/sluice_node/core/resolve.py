@@ -121,7 +121,7 @@ def announced(snapshot: Snapshot, live: Mapping[str, tuple[str, ...]]) -> dict[A
         return held
     for claim in snapshot.egress_ips:
         pool = snapshot.pools.get(claim.pool)
-        if pool is None or not pool.announces or claim.pool not in mine:
+        if pool is None or not pool.announces or claim.pool not in mine or claim.resting:
             continue
         if holder(claim.address, live.get(claim.pool, ())) == me and not snapshot.refuses(claim.address):
             interface = pool.interface or snapshot.links.towards(claim.address)

@@ -53,5 +53,7 @@ class Snapshot:
 
     @cached_property
     def claims(self) -> Mapping[Address, EgressIP]:
-        """Egress IP -> its claim, without those that are refused."""
-        return {claim.address: claim for claim in self.egress_ips if claim.address not in self.refused}
+        """Egress IP -> its claim, without those that are refused, and those that rest: they are nobody's."""
+        return {
+            claim.address: claim for claim in self.egress_ips if not claim.resting and claim.address not in self.refused
+        }

@@ -39,20 +39,23 @@ class Claim:
     pool: str
     policy: PolicyKey
     policy_uid: str
+    claimed: str
 
 
 @dataclass(frozen=True, slots=True)
-class WriteSlices:
-    """Say which node uses which ports of an egress IP."""
+class WriteClaimStatus:
+    """Say which node uses which ports of an egress IP, and since when it rests (empty: a policy has it)."""
 
     name: str
     slices: tuple[Slice, ...]
+    resting_since: str
     resource_version: int
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Delete an EgressIP, provided that the API server, asked once more, agrees that its policy does not use it."""
+    """Delete an EgressIP that has rested, provided that the API server, asked once more, agrees that its policy does
+    not use it."""
 
     name: str
     uid: str
@@ -114,7 +117,7 @@ Action = (
     SetFinalizers
     | AdvanceIds
     | Claim
-    | WriteSlices
+    | WriteClaimStatus
     | Release
     | WritePolicyStatus
     | WritePoolStatus

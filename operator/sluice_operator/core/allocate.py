@@ -6,17 +6,23 @@ Invariants:
   second object of the same name, so even two leaders cannot give one address to two policies.
 - Idempotent: when the claims exist the next plan claims nothing.
 - Restore before allocate: addresses that a status remembers and addresses that are asked for by name are settled for
-  every policy before anyone is given "the lowest free one".
+  every policy before anyone is given "the lowest free one". What a status remembers nobody else is given: nodes use it.
+- What rests (see `rest`) is given to the policy that it rests for and to no other.
+- Of two claims of one policy the older one counts: the younger was made because the older was not there (a backup that
+  was restored late). What was asked for by name counts before it.
 - Make before break: an address is let go only when the one that replaces it is claimed.
 - Pure: no I/O, no clock.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
+from sluice_api.addresses import object_name
 from sluice_api.reasons import Reason
+from sluice_operator.core import rest
 from sluice_operator.core.pools import Refusal, ResolvedPool
-from sluice_operator.core.snapshot import Address, EgressIP, Policy, PolicyKey
+from sluice_operator.core.snapshot import Address, EgressIP, Policy, PolicyKey, Pool
 from sluice_operator.core.words import names
 
 
@@ -30,18 +36,32 @@ class Allotment:
     outside: tuple[Address, ...] = ()
     """Addresses in use that are no longer within the pool's ranges: kept until the policy lets go of them."""
 
+    @property
+    def is_claimed(self) -> bool:
+        """Whether nothing is left to claim, and nothing that is used rests: then a status may name it."""
+        return not self.new and not any(claim.resting_since for claim in self.used)
+
 
 class Allocator:
     """Decides for all policies of one snapshot; create one a plan."""
 
-    def __init__(self, pools: Mapping[str, ResolvedPool], claims: Iterable[EgressIP]) -> None:
+    def __init__(
+        self, pools: Mapping[str, ResolvedPool], claims: Iterable[EgressIP], *, policies: Iterable[Policy] = ()
+    ) -> None:
+        """`policies` are all there are, those that may not use their pools too: their statuses name what nodes use."""
         self._pools = pools
-        self._owners: dict[Address, PolicyKey] = {}
-        self._claimed_in: dict[Address, str] = {}
-        for claim in claims:
-            self._owners[claim.address] = claim.policy
-            self._claimed_in[claim.address] = claim.pool
+        self._claims = {claim.address: claim for claim in claims}
+        self._owners: dict[Address, PolicyKey] = {address: claim.policy for address, claim in self._claims.items()}
+        lost = [
+            (policy.created, policy.key, address)
+            for policy in policies
+            for address in policy.status.addresses
+            if address not in self._owners
+        ]
+        for _, key, address in sorted(lost, key=lambda entry: entry[:2]):
+            self._owners.setdefault(address, key)
         self._cursors: dict[tuple[str, int], Iterator[Address]] = {}
+        self._resting: dict[tuple[str, int], tuple[int, str]] = {}
 
     def allot(
         self, policies: Iterable[Policy], claims_of: Mapping[PolicyKey, tuple[EgressIP, ...]]
@@ -50,7 +70,7 @@ class Allocator:
         decided: dict[PolicyKey, Allotment] = {}
         open_ones: list[tuple[Policy, list[EgressIP]]] = []
         for policy in policies:
-            mine = [claim for claim in claims_of.get(policy.key, ()) if claim.pool == policy.pool]
+            mine = [claim for claim in claims_of.get(policy.key, ()) if self._counts(claim, policy)]
             if self._has_all(policy, mine):
                 decided[policy.key] = self._allotment(policy, used=mine)
             else:
@@ -60,6 +80,10 @@ class Allocator:
         for (policy, mine), answers in zip(open_ones, named, strict=True):
             decided[policy.key] = self._settle(policy, mine, answers)
         return decided
+
+    def _counts(self, claim: EgressIP, policy: Policy) -> bool:
+        """Whether a claim of a policy is one to go on with; one that rests only if its pool still has the address."""
+        return claim.pool == policy.pool and (not claim.resting_since or claim.address in self._pools[policy.pool])
 
     def _has_all(self, policy: Policy, mine: list[EgressIP]) -> bool:
         """Whether a policy that asks for no exact address has one of each family: nearly all have, nearly always."""
@@ -73,16 +97,13 @@ class Allocator:
         versions = [address.version for address in held]
         answers: dict[int, Address | Refusal] = {}
         for version in _families(policy, pool, versions):
-            requested = next((address for address in policy.requested if address.version == version), None)
-            if requested is not None:
-                if requested not in held:
-                    answers[version] = self._take(policy, pool, requested) or requested
-                continue
-            if version in versions:
-                continue
             remembered = next((address for address in policy.status.addresses if address.version == version), None)
-            if remembered is not None and self._take(policy, pool, remembered) is None:
+            if version not in versions and remembered is not None and self._take(policy, pool, remembered) is None:
                 answers[version] = remembered
+                continue
+            requested = next((address for address in policy.requested if address.version == version), None)
+            if requested is not None and requested not in held:
+                answers[version] = self._take(policy, pool, requested) or requested
         return answers
 
     def _settle(self, policy: Policy, mine: list[EgressIP], named: Mapping[int, Address | Refusal]) -> Allotment:
@@ -94,6 +115,8 @@ class Allocator:
         for version in _families(policy, pool, [claim.address.version for claim in mine]):
             held = _preferred(policy, [claim for claim in mine if claim.address.version == version])
             answer = named.get(version)
+            if held is not None and held.resting_since and answer is not None and not isinstance(answer, Refusal):
+                held = None  # nothing uses it, so there is nothing to bridge until the other one is claimed
             if held is not None:
                 used.append(held)
             if answer is None and held is None:
@@ -127,20 +150,29 @@ class Allocator:
                 f"spec.addresses.requested: {address} is not an address of pool {pool.pool.name}; "
                 f"request one of {names(pool.pool.addresses)}, or add it to the pool",
             )
-        owner = self._owners.get(address)
+        owner, claim = self._owners.get(address), self._claims.get(address)
         if owner is not None and owner != policy.key:
-            return Refusal(
-                Reason.ADDRESS_IN_USE,
-                f"{address} belongs to policy {owner}; request another address or remove it there",
-            )
-        before = self._claimed_in.get(address)
-        if before is not None:
+            return Refusal(Reason.ADDRESS_IN_USE, self._whose(address, owner, claim))
+        if claim is not None:
             return Refusal(
                 Reason.PENDING,
-                f"{address} is still claimed from pool {before}; it moves when every node has let go of it",
+                f"{address} is still claimed from pool {claim.pool}; it moves as soon as no node uses it",
             )
         self._owners[address] = policy.key
         return None
+
+    def _whose(self, address: Address, owner: PolicyKey, claim: EgressIP | None) -> str:
+        until = rest.until(claim, self._by_name) if claim is not None else ""
+        if until:
+            return (
+                f"{address} rests until {until} for the policy that had it; request another address, or have an "
+                f"administrator end the rest: kubectl delete egressip {object_name(address)}"
+            )
+        return f"{address} belongs to policy {owner}; request another address or remove it there"
+
+    @cached_property
+    def _by_name(self) -> dict[str, Pool]:
+        return {name: resolved.pool for name, resolved in self._pools.items()}
 
     def _lowest_free(self, policy: Policy, pool: ResolvedPool, version: int) -> Address | Refusal:
         if not pool.gives:
@@ -158,11 +190,31 @@ class Allocator:
                 f"pool {name} has no IPv{version} addresses; add some to the pool, "
                 f"or leave IPv{version} out of spec.addresses.families",
             )
+        resting, until = self._rests(pool, version)
+        if resting:
+            return Refusal(
+                Reason.POOL_EXHAUSTED,
+                f"pool {name} has no free IPv{version} address ({total - resting} of {total} assigned, {resting} "
+                f"resting for policies that had them); the next comes free at {until}; add addresses to the pool, or "
+                "have an administrator end a rest (kubectl delete egressip)",
+            )
         return Refusal(
             Reason.POOL_EXHAUSTED,
             f"pool {name} has no free IPv{version} address ({total} of {total} assigned); "
             f"add addresses to the pool, remove policies, or leave IPv{version} out of spec.addresses.families",
         )
+
+    def _rests(self, pool: ResolvedPool, version: int) -> tuple[int, str]:
+        """How many addresses of a pool and family rest, and until when the first of them."""
+        key = (pool.pool.name, version)
+        if key not in self._resting:
+            ends = [
+                rest.until(claim, self._by_name)
+                for claim in self._claims.values()
+                if claim.address.version == version and claim.resting_since and claim.address in pool
+            ]
+            self._resting[key] = len(ends), min(ends, default="")
+        return self._resting[key]
 
 
 def _families(policy: Policy, pool: ResolvedPool, held: Iterable[int]) -> list[int]:
@@ -174,11 +226,13 @@ def _families(policy: Policy, pool: ResolvedPool, held: Iterable[int]) -> list[i
 
 def _preferred(policy: Policy, claims: list[EgressIP]) -> EgressIP | None:
     """Of several claims of one family (a request changed, a plan was interrupted) the one to go on with."""
-    for wanted in (policy.requested, policy.status.addresses):
-        for claim in claims:
-            if claim.address in wanted:
-                return claim
-    return claims[0] if claims else None
+    for claim in claims:
+        if claim.address in policy.requested:
+            return claim
+    active = [claim for claim in claims if not claim.resting_since]
+    if active:
+        return min(active, key=lambda claim: (claim.claimed, claim.address not in policy.status.addresses))
+    return max(claims, key=lambda claim: claim.resting_since, default=None)
 
 
 def _not_giving(pool: ResolvedPool) -> Refusal:

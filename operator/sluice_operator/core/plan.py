@@ -5,28 +5,31 @@
   pool                its finalizer, or to be let go          SetFinalizers
   policy without id   a number                                AdvanceIds       (compare-and-swap)
   policy, no claim    an address                              Claim            (create: the name is the lock)
-  claim x node        a slice of ports                        WriteSlices
+  claim x node        a slice of ports                        WriteClaimStatus
+  claim, no use       its rest                                WriteClaimStatus
   policy status       id, addresses, revision, conditions     WritePolicyStatus (ascending revision)
-  claim, no use       nothing                                 Release
+  claim, rested       nothing                                 Release
   pool                Deployment, Service, budget             ApplyGatewayObject / DeleteGatewayObject
   pool status         counts, conditions                      WritePoolStatus
 ```
 
 Invariants:
-- A status mentions only addresses whose claim is in the snapshot. So a plan that creates claims leaves the statuses of
-  their policies to the next one, and there is no instruction between two writes at which a crash loses or doubles
-  anything.
+- A status mentions only addresses whose claim is in the snapshot and does not rest. So a plan that creates claims, or
+  ends the rest of one, leaves the statuses of their policies to the next one, and there is no instruction between two
+  writes at which a crash loses or doubles anything.
+- A claim begins to rest only when no status names its address and no node can be using it, and is deleted only when it
+  has rested.
 - A plan from the state that a plan leads to is, after a few rounds, empty.
 - Pure: no I/O, no clock, no state between calls.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sluice_api.addresses import object_name
 from sluice_api.names import FINALIZER_IN_USE
 from sluice_api.reasons import Reason
-from sluice_operator.core import gateway, ids, notices, ports
+from sluice_operator.core import gateway, ids, keep, notices, ports, rest
 from sluice_operator.core.actions import (
     Action,
     AdvanceIds,
@@ -35,14 +38,17 @@ from sluice_operator.core.actions import (
     Plan,
     Release,
     SetFinalizers,
+    WriteClaimStatus,
     WritePolicyStatus,
     WritePoolStatus,
-    WriteSlices,
 )
 from sluice_operator.core.allocate import Allocator, Allotment
 from sluice_operator.core.gatewaystate import GatewayState, state_of
 from sluice_operator.core.index import Index, build
-from sluice_operator.core.pools import Refusal, ResolvedPool, resolve
+from sluice_operator.core.keep import moves_along
+from sluice_operator.core.moved import moves
+from sluice_operator.core.moved import notices as changes_told
+from sluice_operator.core.pools import Refusal, ResolvedPool, admits, resolve
 from sluice_operator.core.poolstatus import in_use, pool_status
 from sluice_operator.core.snapshot import EgressIP, Policy, PolicyKey, Pool, Slice, Snapshot
 from sluice_operator.core.status import PolicyFacts, policy_status
@@ -57,7 +63,7 @@ def plan(snapshot: Snapshot) -> Plan:
             *planner.hold_pools(),
             *planner.draw_ids(),
             *planner.claim(),
-            *planner.write_slices(),
+            *planner.write_claims(),
             *planner.write_policies(),
             *planner.release(),
             *planner.gateways(),
@@ -68,9 +74,9 @@ def plan(snapshot: Snapshot) -> Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Ports:
-    """Slices to write, and by claim the nodes that got none."""
+    """What to write into claims, and by claim the nodes that got no slice."""
 
-    writes: tuple[WriteSlices, ...]
+    writes: tuple[WriteClaimStatus, ...]
     unserved: Mapping[str, tuple[str, ...]]
 
 
@@ -85,48 +91,85 @@ class _Planner:
         self._allotments = self._allot()
         # A policy that is about to claim gets its status, and hence its id, from the next plan; one that is not
         # accepted needs none.
-        claiming = {key for key, allotment in self._allotments.items() if allotment.new}
+        self._claiming = {key for key, allotment in self._allotments.items() if not allotment.is_claimed}
         refused = {key for key, refusal in self._refusals.items() if refusal is not None}
-        self._claimed_from = {snapshot.policies[key].pool for key in claiming}
-        self._ids = ids.assign(snapshot.policies.values(), last=snapshot.ids.last, later=claiming | refused)
+        self._ids = ids.assign(snapshot.policies.values(), last=snapshot.ids.last, later=self._claiming | refused)
         self._proxy_ports = gateway.proxy_ports(snapshot.pools.values(), snapshot.gateway_objects)
         self._gateways: Mapping[str, GatewayState] = {
             name: state_of(pool, snapshot, snapshot.settings, proxy_port=self._proxy_ports[name])
             for name, pool in snapshot.pools.items()
         }
+        self._rests = self._lay_to_rest()
         self._ports = self._assign_ports()
+        # Another write changes the counts of these pools: their statuses are for the next plan.
+        self._recounted = {snapshot.policies[key].pool for key in self._claiming}
+        self._recounted |= {
+            claim.pool
+            for claim in snapshot.egress_ips.values()
+            if claim.resting_since != self._rests.get(claim.name, "")
+        }
 
     def _allot(self) -> dict[PolicyKey, Allotment]:
-        """Addresses of every policy that may use its pool; an invalid policy keeps what it has, others get none."""
-        claims_of = self._index.claims_of
-        allowed = [self._snapshot.policies[key] for key, refusal in self._refusals.items() if refusal is None]
-        allotments = Allocator(self._pools, self._snapshot.egress_ips.values()).allot(allowed, claims_of)
-        for key, refusal in self._refusals.items():
-            if refusal is not None and refusal.reason == Reason.INVALID_SPEC:
-                policy = self._snapshot.policies[key]
-                mine = tuple(claim for claim in claims_of.get(key, ()) if claim.pool == policy.pool)
-                kept = tuple(claim for claim in mine if claim.address in policy.status.addresses) or mine
-                allotments[key] = Allotment(used=kept)
+        """Addresses of every policy; one that is refused, or was given none, goes on with what it has."""
+        claims_of, policies = self._index.claims_of, self._snapshot.policies
+        allowed = [policies[key] for key, refusal in self._refusals.items() if refusal is None]
+        allocator = Allocator(self._pools, self._snapshot.egress_ips.values(), policies=policies.values())
+        allotments = allocator.allot(allowed, claims_of)
+        for key, claims in claims_of.items():
+            policy, found = policies.get(key), allotments.get(key, Allotment())
+            if policy is None or found.used or found.new:
+                continue
+            usable = (claim for claim in claims if self._may_use(policy, claim) and not moves_along(policy, claim))
+            allotments[key] = replace(found, used=keep.kept(policy, usable))
         return allotments
 
+    def _may_use(self, policy: Policy, claim: EgressIP) -> bool:
+        pool = self._snapshot.pools.get(claim.pool)
+        return pool is not None and admits(pool, self._snapshot.namespaces.get(policy.key.namespace))
+
+    def _lay_to_rest(self) -> dict[str, str]:
+        """By claim that is to rest: since when."""
+        used = {claim.name for allotment in self._allotments.values() for claim in allotment.used}
+        return {
+            name: rest.since(claim, now=self._snapshot.now)
+            for name, claim in self._snapshot.egress_ips.items()
+            if name not in used and (claim.resting_since or self._let_go(claim))
+        }
+
+    def _let_go(self, claim: EgressIP) -> bool:
+        """Whether the policy of a claim that is not used needs it no more, and no node can be using it still."""
+        policy = self._snapshot.policies.get(claim.policy)
+        if policy is None:
+            return claim.policy not in self._index.listed
+        allotment = self._allotments.get(policy.key, Allotment())
+        settled = allotment.is_claimed and (not allotment.refusals or moves_along(policy, claim))
+        if self._refusals[policy.key] is not None or not settled or claim.address in policy.status.addresses:
+            return False
+        # The policy lives and its status no longer names the address: safe once every node has programmed that status.
+        return not self._index.behind(policy.status.revision)
+
     def _assign_ports(self) -> _Ports:
-        writes: list[WriteSlices] = []
+        writes: list[WriteClaimStatus] = []
         unserved: dict[str, tuple[str, ...]] = {}
         nodes = frozenset(self._snapshot.nodes)
         answers: dict[tuple[int, int], tuple[tuple[Slice, ...], tuple[str, ...]]] = {}
         for claim in self._snapshot.egress_ips.values():
-            pool = self._snapshot.pools.get(claim.pool)
-            if pool is None or claim.deleting:
+            pool, since = self._snapshot.pools.get(claim.pool), self._rests.get(claim.name, "")
+            if claim.deleting:
                 continue
-            # Projections share equal slices (see `project`), so the question is mostly one that was just answered.
-            question = (id(claim.slices), pool.ports_per_slice)
-            if question not in answers:
-                answers[question] = ports.assign(claim.slices, nodes, size=pool.ports_per_slice)
-            slices, left = answers[question]
-            if left:
-                unserved[claim.name] = left
-            if slices != claim.slices or claim.nodes != len(slices):
-                writes.append(WriteSlices(claim.name, slices, claim.resource_version))
+            slices: tuple[Slice, ...] = ()
+            if pool is not None and not since:
+                # Projections share equal slices (see `project`), so the question is mostly one that was just answered.
+                question = (id(claim.slices), pool.ports_per_slice)
+                if question not in answers:
+                    answers[question] = ports.assign(claim.slices, nodes, size=pool.ports_per_slice)
+                slices, left = answers[question]
+                if left:
+                    unserved[claim.name] = left
+            elif not since:
+                slices = claim.slices
+            if slices != claim.slices or claim.nodes != len(slices) or since != claim.resting_since:
+                writes.append(WriteClaimStatus(claim.name, slices, since, claim.resource_version))
         return _Ports(tuple(writes), unserved)
 
     def hold_pools(self) -> Iterator[Action]:
@@ -155,10 +198,10 @@ class _Planner:
         for key, allotment in self._allotments.items():
             policy = self._snapshot.policies[key]
             for address in allotment.new:
-                yield Claim(object_name(address), address, policy.pool, key, policy.uid)
+                yield Claim(object_name(address), address, policy.pool, key, policy.uid, claimed=self._snapshot.now)
 
-    def write_slices(self) -> Iterator[Action]:
-        """Slices for nodes that came, none for nodes that went."""
+    def write_claims(self) -> Iterator[Action]:
+        """Slices for nodes that came, none for nodes that went or while nobody uses the address; rests."""
         yield from self._ports.writes
 
     def write_policies(self) -> Iterator[Action]:
@@ -166,21 +209,24 @@ class _Planner:
         newest = max((policy.status.revision for policy in self._snapshot.policies.values()), default=0)
         writes: list[WritePolicyStatus] = []
         for key, policy in self._snapshot.policies.items():
-            allotment = self._allotments.get(key, Allotment())
-            if allotment.new:
+            if key in self._claiming:
                 continue
+            allotment, claims = self._allotments.get(key, Allotment()), self._index.claims_of.get(key, ())
+            refusal = self._refusals[key]
+            moved = moves(allotment.used, claims, self._snapshot.pools) if len(claims) > len(allotment.used) else ()
             facts = PolicyFacts(
-                refusal=self._refusals[key],
+                refusal=refusal and replace(refusal, message=refusal.message + keep.words(allotment.used, claims)),
                 unassigned=tuple(self._lacking(policy, allotment)),
                 addresses=tuple(claim.address for claim in allotment.used),
                 outside=allotment.outside,
+                moved=moved,
                 id=self._ids.ids.get(key),
                 newest_revision=newest,
             )
             status = policy_status(policy, facts, self._index, now=self._snapshot.now)
             newest = max(newest, status.revision)
             if status != policy.status:
-                told = notices.of_policy(policy, status.conditions)
+                told = notices.of_policy(policy, status.conditions) + changes_told(policy, status.addresses, moved)
                 writes.append(WritePolicyStatus(key, status, policy.resource_version, told))
         yield from sorted(writes, key=lambda write: write.status.revision)
 
@@ -199,20 +245,17 @@ class _Planner:
             yield Refusal(Reason.PENDING, "every policy id is in use; delete policies that are no longer needed")
 
     def release(self) -> Iterator[Action]:
-        """Delete claims that no policy uses and that no node may still be using."""
+        """Delete claims that have rested, unless a policy of that name has come and is not (yet) accepted."""
+        pools, now = self._snapshot.pools, self._snapshot.now
         for claim in self._snapshot.egress_ips.values():
-            if not claim.deleting and self._releasable(claim):
+            since = self._rests.get(claim.name)
+            if claim.deleting or since is None or since != claim.resting_since:
+                continue
+            policy = self._snapshot.policies.get(claim.policy)
+            if policy is not None and self._refusals[policy.key] is not None:
+                continue
+            if rest.is_over(claim, pools, now=now) or (policy is not None and moves_along(policy, claim)):
                 yield Release(claim.name, claim.uid, claim.address, claim.policy, claim.resource_version)
-
-    def _releasable(self, claim: EgressIP) -> bool:
-        policy = self._snapshot.policies.get(claim.policy)
-        if policy is None:
-            return claim.policy not in self._index.listed
-        used = self._allotments.get(policy.key, Allotment()).used
-        if any(claim.name == other.name for other in used) or claim.address in policy.status.addresses:
-            return False
-        # The policy lives and its status no longer names the address: safe once every node has programmed that status.
-        return not self._index.behind(policy.status.revision)
 
     def gateways(self) -> Iterator[Action]:
         """Bring each pool's gateway objects to what they ought to be."""
@@ -233,7 +276,7 @@ class _Planner:
         """Pool statuses that differ."""
         for name, resolved in self._pools.items():
             pool = resolved.pool
-            if name in self._claimed_from or self._finalizers_of(pool) != pool.finalizers:
+            if name in self._recounted or self._finalizers_of(pool) != pool.finalizers:
                 continue  # another write changes the pool or its counts: its status is for the next plan
             if self._gateways[name].undecided and not (pool.deleting and not in_use(name, self._index)):
                 continue  # whether the API server takes its gateway objects is known to the next plan
@@ -260,12 +303,10 @@ def _refusal(policy: Policy, snapshot: Snapshot) -> Refusal | None:
         return Refusal(
             Reason.POOL_NOT_FOUND, f"pool {policy.pool} does not exist ({known}); create it or correct spec.pool"
         )
-    if pool.namespaces is not None:
-        namespace = snapshot.namespaces.get(policy.key.namespace)
-        if namespace is None or not pool.namespaces.matches(namespace.labels):
-            return Refusal(
-                Reason.NAMESPACE_NOT_ALLOWED,
-                f"namespace {policy.key.namespace} does not match spec.namespaces of pool {pool.name}; "
-                "label the namespace so that it matches, or use another pool",
-            )
+    if not admits(pool, snapshot.namespaces.get(policy.key.namespace)):
+        return Refusal(
+            Reason.NAMESPACE_NOT_ALLOWED,
+            f"namespace {policy.key.namespace} does not match spec.namespaces of pool {pool.name}; "
+            "label the namespace so that it matches, or use another pool",
+        )
     return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sluice_api.addresses import AddressError, PoolAddresses
 from sluice_api.reasons import Reason
-from sluice_operator.core.snapshot import Address, Pool
+from sluice_operator.core.snapshot import Address, Namespace, Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,11 @@ class ResolvedPool:
     def walk(self, version: int) -> Iterator[Address]:
         """Its addresses of a family, lowest first."""
         return iter(()) if self.addresses is None else self.addresses.of_family(version)
+
+
+def admits(pool: Pool, namespace: Namespace | None) -> bool:
+    """Whether policies of a namespace may use a pool; None: the namespace is not known (yet, or any more)."""
+    return pool.namespaces is None or (namespace is not None and pool.namespaces.matches(namespace.labels))
 
 
 def resolve(pools: Iterable[Pool]) -> Mapping[str, ResolvedPool]:

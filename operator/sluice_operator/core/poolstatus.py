@@ -52,15 +52,16 @@ def pool_status(
 
 
 def in_use(name: str, index: Index) -> bool:
-    """Whether a pool must stay: a policy names it, or one of its addresses is still claimed."""
-    return bool(index.policies_of.get(name) or index.claims_in.get(name))
+    """Whether a pool must stay: a policy names it, or has one of its addresses. What rests does so without its pool."""
+    return bool(index.policies_of.get(name)) or any(not c.resting_since for c in index.claims_in.get(name, ()))
 
 
 def _family(resolved: ResolvedPool, claims: tuple[EgressIP, ...], version: int) -> FamilyCount:
     mine = [claim for claim in claims if claim.address.version == version]
     total = resolved.total(version)
     within = sum(1 for claim in mine if claim.address in resolved)
-    return FamilyCount(total=total, assigned=len(mine), free=total - within)
+    resting = sum(1 for claim in mine if claim.resting_since)
+    return FamilyCount(total=total, assigned=len(mine) - resting, free=total - within, resting=resting)
 
 
 def _accepted(resolved: ResolvedPool) -> Verdict:
@@ -86,9 +87,10 @@ def _ready(
                 "delete them or name another pool in their spec.pool"
             )
         else:
+            held = [claim.address for claim in claims if not claim.resting_since]
             message = (
-                f"deletion waits until every node has let go of {count(len(claims), 'address', 'addresses')}: "
-                f"{names(claim.address for claim in claims)}"
+                f"deletion waits until every policy and node has let go of {count(len(held), 'address', 'addresses')}: "
+                f"{names(held)}; `kubectl get egressips` shows whose they are"
             )
         return Verdict(kind, "False", Reason.IN_USE, message)
     if not accepted.holds:

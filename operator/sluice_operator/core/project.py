@@ -13,7 +13,9 @@ from ipaddress import ip_address
 from sys import intern
 from typing import Any
 
+from sluice_api.durations import seconds as duration_seconds
 from sluice_api.names import ANNOTATION_REMOVE, LABEL_POOL
+from sluice_api.timers import QUARANTINE
 from sluice_operator.core.snapshot import (
     Address,
     Condition,
@@ -66,6 +68,7 @@ def pool(document: Document) -> Pool:
             proxy_port=_number(proxy.get("port", 3128)),
         ),
         ports_per_slice=_number(spec.get("portsPerSlice", 1024)),
+        quarantine=_quarantine(spec.get("quarantine")),
         deleting="deletionTimestamp" in metadata,
         finalizers=tuple(metadata.get("finalizers") or ()),
         status=_pool_status(_mapping(document.get("status"))),
@@ -113,6 +116,8 @@ def egress_ip(document: Document) -> EgressIP | None:
         policy=PolicyKey(str(owner.get("namespace", "")), str(owner.get("name", ""))),
         slices=_shared(tuple(filter(None, map(_slice, status.get("slices") or ())))),
         nodes=_number(status.get("nodes")),
+        claimed=str(spec.get("claimed") or ""),
+        resting_since=str(status.get("restingSince") or ""),
         deleting="deletionTimestamp" in metadata,
         resource_version=version_of(document),
     )
@@ -240,7 +245,15 @@ def _conditions(status: Document) -> tuple[Condition, ...]:
 
 def _family_count(value: object) -> FamilyCount:
     count = _mapping(value)
-    return FamilyCount(*(_number(count.get(name)) for name in ("total", "assigned", "free")))
+    return FamilyCount(*(_number(count.get(name)) for name in ("total", "assigned", "free", "resting")))
+
+
+def _quarantine(value: object) -> int:
+    """Seconds. What cannot be read, which the schema rules out, rests as long as is usual, never shorter."""
+    try:
+        return int(QUARANTINE) if value is None else duration_seconds(str(value))
+    except ValueError:
+        return int(QUARANTINE)
 
 
 @lru_cache(maxsize=1024)

@@ -31,16 +31,21 @@ def claim(action: Claim) -> Document:
                 "name": action.policy.name,
                 "uid": action.policy_uid,
             },
+            "claimed": action.claimed,
         },
     }
 
 
-def slices_status(slices: tuple[Slice, ...]) -> Document:
-    """The operator's half of an EgressIP's status; the holder is the agents' to write."""
+def claim_status(slices: tuple[Slice, ...], *, resting_since: str = "") -> Document:
+    """The operator's half of an EgressIP's status; a null takes a field away.
+
+    The holder is the agents' to write, but nobody holds an address that rests.
+    """
     return {
         "slices": [{"ports": f"{entry.first}-{entry.last}", "node": entry.node} for entry in slices],
         "nodes": len(slices),
-    }
+        "restingSince": resting_since or None,
+    } | ({"holder": None} if resting_since else {})
 
 
 def policy_status(status: PolicyStatus) -> Document:
@@ -106,4 +111,4 @@ def _condition(condition: Condition) -> Document:
 
 
 def _family_count(count: FamilyCount) -> Document:
-    return {"total": count.total, "assigned": count.assigned, "free": count.free}
+    return {"total": count.total, "assigned": count.assigned, "resting": count.resting, "free": count.free}

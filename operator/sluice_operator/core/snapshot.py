@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, NamedTuple
 
+from sluice_api.timers import QUARANTINE
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -95,6 +97,7 @@ class FamilyCount:
     total: int = 0
     assigned: int = 0
     free: int = 0
+    resting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,7 @@ class PoolStatus:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """An EgressPool. `problems` are faults of its spec found while reading it; empty for a valid pool."""
+    """An EgressPool. `quarantine` is how many seconds its addresses rest."""
 
     name: str
     uid: str
@@ -126,6 +129,7 @@ class Pool:
     namespaces: Selector | None = None
     gateways: GatewaySpec = GatewaySpec()
     ports_per_slice: int = 1024
+    quarantine: int = int(QUARANTINE)
     deleting: bool = False
     finalizers: tuple[str, ...] = ()
     status: PoolStatus = PoolStatus()
@@ -183,7 +187,10 @@ class Slice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EgressIP:
-    """A claim: while this object exists its address belongs to `policy` and to nobody else."""
+    """A claim: while this object exists its address belongs to `policy` and to nobody else.
+
+    `claimed` and `resting_since` are RFC 3339; a claim that rests (see `rest`) is used by nobody.
+    """
 
     name: str
     uid: str
@@ -192,6 +199,8 @@ class EgressIP:
     policy: PolicyKey
     slices: tuple[Slice, ...] = ()
     nodes: int = 0
+    claimed: str = ""
+    resting_since: str = ""
     deleting: bool = False
     resource_version: int = field(default=0, compare=False)
 
@@ -293,7 +302,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything a plan is made from. `now` is RFC 3339 in UTC, used only as a transition time.
+    """Everything a plan is made from. `now` is RFC 3339 in UTC: a transition time, and what rests are measured by.
 
     `nodes` are the reports of agents, `cluster_nodes` the Nodes of the cluster; either may lack what the other has.
     `silent` are the Nodes that ought to have an agent that gives signs of life, and have none; `unheard` those of which

@@ -13,6 +13,7 @@ from sluice_operator.core import silence
 from sluice_operator.core.conditions import Verdict, conditions
 from sluice_operator.core.degraded import Shortfall, degraded, stalled
 from sluice_operator.core.index import Index
+from sluice_operator.core.moved import Move
 from sluice_operator.core.pools import Refusal
 from sluice_operator.core.snapshot import Address, NodePolicy, Policy, PolicyStatus
 from sluice_operator.core.words import count, names
@@ -28,6 +29,8 @@ class PolicyFacts:
     """What it lacks: addresses, ports, an id."""
     addresses: tuple[Address, ...]
     outside: tuple[Address, ...]
+    moved: tuple[Move, ...]
+    """Addresses that others have replaced a short while ago."""
     id: int | None
     newest_revision: int
     """The highest revision of any policy so far; a new one is above it."""
@@ -87,11 +90,14 @@ def _assigned(policy: Policy, facts: PolicyFacts) -> Verdict:
     if not facts.addresses:
         message = facts.refusal.message if facts.refusal is not None else "no address has been claimed yet"
         return Verdict(ConditionType.ASSIGNED, "False", Reason.PENDING, message)
+    if facts.moved:
+        message = "; ".join(map(str, facts.moved))
+        return Verdict(ConditionType.ASSIGNED, "True", Reason.ADDRESS_CHANGED, message)
     message = ""
     if facts.outside:
         message = (
             f"{names(facts.outside)} is no longer within pool {policy.pool} and stays assigned; "
-            "delete and create the policy again to take another address"
+            "to take another, request it in spec.addresses.requested"
         )
     return Verdict(ConditionType.ASSIGNED, "True", Reason.ASSIGNED, message)
 

@@ -25,9 +25,9 @@ from sluice_operator.core.actions import (
     Plan,
     Release,
     SetFinalizers,
+    WriteClaimStatus,
     WritePolicyStatus,
     WritePoolStatus,
-    WriteSlices,
 )
 from sluice_operator.core.project import policy as project_policy
 from sluice_operator.core.snapshot import IdCounter, Rejection
@@ -111,8 +111,8 @@ class Applier:
             case Claim():
                 document = render.claim(action)
                 self._view.egress_ips.put(await self._api.create(kube.EGRESS_IP, document))
-            case WriteSlices():
-                status = render.slices_status(action.slices)
+            case WriteClaimStatus():
+                status = render.claim_status(action.slices, resting_since=action.resting_since)
                 patch = _status_patch(status, action.resource_version)
                 answer = await self._api.patch(kube.EGRESS_IP, action.name, patch, subresource="status")
                 self._view.egress_ips.put(answer)
@@ -201,7 +201,7 @@ class Applier:
         match action:
             case AdvanceIds():
                 await self.read_ids()
-            case Claim() | WriteSlices() | Release():
+            case Claim() | WriteClaimStatus() | Release():
                 await self._refresh(self._view.egress_ips, kube.EGRESS_IP, action.name, key=action.name)
             case WritePolicyStatus():
                 namespace, name = action.key
@@ -234,8 +234,9 @@ def _describe(action: Action) -> str:
             text = f"policy ids: counter at {action.last}"
         case Claim():
             text = f"claim {action.address} of pool {action.pool} for policy {action.policy}"
-        case WriteSlices():
-            text = f"egress IP {action.name}: {len(action.slices)} slices"
+        case WriteClaimStatus():
+            rests = f", rests since {action.resting_since}" if action.resting_since else ""
+            text = f"egress IP {action.name}: {len(action.slices)} slices{rests}"
         case Release():
             text = f"release {action.address} of policy {action.policy}"
         case WritePolicyStatus():

@@ -6,21 +6,23 @@ Invariants:
 - Wake-ups that arrive while a plan is carried out become one next plan.
 - Only the leader plans, and only when every store has synced since it became the leader.
 - No error ends the loop; what cannot be written now is tried again, waiting longer each time up to a limit.
+- What time alone changes (a rest that ends) wakes the loop when it is due; nothing is polled.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Final
 
 from sluice_api.timers import GATEWAY_RELIST, OPERATOR_COALESCE, OPERATOR_RETRY, OPERATOR_RETRY_FIRST, RELIST
 from sluice_operator.core.actions import Plan
 from sluice_operator.core.plan import plan
-from sluice_operator.core.snapshot import Settings
+from sluice_operator.core.rest import next_wake
+from sluice_operator.core.snapshot import Settings, Snapshot
 from sluice_operator.shell import events
 from sluice_operator.shell.apply import Applier, LostLease, Outcome
+from sluice_operator.shell.clock import Clock
 from sluice_operator.shell.kube import Api, ApiError
 from sluice_operator.shell.leader import Leader
 from sluice_operator.shell.metrics import Metrics
@@ -58,8 +60,20 @@ class Wakeups:
 class Reconciler:
     """Owns the view and the loop that acts on it."""
 
-    def __init__(self, api: Api, leader: Leader, *, settings: Settings, metrics: Metrics, reporter: str) -> None:
+    def __init__(
+        self,
+        api: Api,
+        leader: Leader,
+        *,
+        settings: Settings,
+        metrics: Metrics,
+        reporter: str,
+        clock: Callable[[], str] | None = None,
+    ) -> None:
+        """`clock` tells the time in RFC 3339, UTC."""
         self._api = api
+        self._clock = clock or Clock()
+        self._due: asyncio.TimerHandle | None = None
         self._leader = leader
         self._metrics = metrics
         self._reporter = reporter
@@ -142,8 +156,10 @@ class Reconciler:
             log.info("leading; everything was read afresh")
         for _ in range(ROUNDS):
             causes = self.wakeups.take()
-            made = self._plan()
+            snapshot = self.view.snapshot(now=self._clock())
+            made = self._plan(snapshot)
             if not made.actions:
+                self._wake_when_due(snapshot)
                 return not self.view.rejections
             log.debug("%d writes to make, because of %s", len(made.actions), sorted(causes)[:5])
             outcome = await self._applier.apply(made)
@@ -155,8 +171,16 @@ class Reconciler:
         log.warning("not settled after %d plans", ROUNDS)
         return False
 
-    def _plan(self) -> Plan:
-        snapshot = self.view.snapshot(now=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    def _wake_when_due(self, snapshot: Snapshot) -> None:
+        """Plan again when time alone will have changed something."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        seconds = next_wake(snapshot)
+        if seconds is not None:
+            self._due = asyncio.get_running_loop().call_later(seconds, self.wakeups.wake, "the end of a rest")
+
+    def _plan(self, snapshot: Snapshot) -> Plan:
         started = time.perf_counter()
         made = plan(snapshot)
         self._metrics.observe(snapshot, seconds=time.perf_counter() - started)

@@ -80,13 +80,8 @@ def test_a_policy_takes_effect_when_it_is_applied_and_ends_when_it_is_deleted(wo
     follow(world, pod, "its own egress IPs", from_any(own))
     world.system.delete("egresspolicy", "second", NAMESPACE)
     follow(world, pod, "policy deleted, node's address again", from_node(world, pod))
-    names = {e["spec"]["address"] for e in world.system.objects("egressips")}
-    wait_for(
-        "its egress IPs are given back",
-        lambda: not own & {e["spec"]["address"] for e in world.system.objects("egressips")},
-        SECONDS,
-    )
-    assert world.egress() <= names
+    wait_for("its egress IPs rest", lambda: own <= world.resting(), SECONDS)
+    assert not world.egress() & world.resting()
 
 
 @pytest.mark.cluster

@@ -41,6 +41,10 @@ class World:
         """The policy's egress IPs."""
         return set(self.system.addresses_of(NAMESPACE, "billing"))
 
+    def resting(self) -> set[str]:
+        """Egress IPs that no policy has any more, and that are kept from others."""
+        return {e["spec"]["address"] for e in self.system.objects("egressips") if e["status"].get("restingSince")}
+
     def ask(self, pod: Pod, kind: str, *hosts: OutsideHost, port: int = SELECTED_PORT, timeout: float = 5) -> list[Any]:
         """What each address of each host (default: both) sees of the pod: the answers of `traffic check`."""
         return ask(self.system, pod, kind, targets(*(hosts or self.hosts), port=port), timeout=timeout)

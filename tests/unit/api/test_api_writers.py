@@ -47,7 +47,10 @@ def test_the_status_of_a_policy_is_known_to_the_model() -> None:
 
 def test_a_claim_and_its_slices_are_known_to_the_model() -> None:
     address = ip_address("2001:db8:100::5")
-    claim = render.claim(Claim(object_name(address), address, "partners", PolicyKey("billing", "billing"), "u"))
+    claim = render.claim(
+        Claim(object_name(address), address, "partners", PolicyKey("billing", "billing"), "u", "2026-01-01T00:00:00Z")
+    )
     kind = next(kind for kind in KINDS if kind.name == claim["kind"])
     written(kind.spec, claim["spec"])
-    written(kind.status, render.slices_status((Slice("n1", 1024, 1151), Slice("n2", 64512, 65535))))
+    written(kind.status, render.claim_status((Slice("n1", 1024, 1151), Slice("n2", 64512, 65535))))
+    written(kind.status, render.claim_status((), resting_since="2026-01-01T00:00:00Z"))

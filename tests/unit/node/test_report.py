@@ -56,8 +56,8 @@ def test_it_never_decreases() -> None:
 
 @pytest.mark.parametrize(
     "claims",
-    [(), (replace(CLAIM, slices=()),), (replace(CLAIM, policy=Key("ns", "b")),)],
-    ids=["no claim seen", "no slice of this node", "another's claim"],
+    [(), (replace(CLAIM, slices=()),), (replace(CLAIM, policy=Key("ns", "b")),), (replace(CLAIM, resting=True),)],
+    ids=["no claim seen", "no slice of this node", "another's claim", "a claim that rests"],
 )
 def test_what_cannot_leave_yet_holds_back_its_own_and_later_revisions_only(claims: tuple[EgressIP, ...]) -> None:
     earlier = replace(POLICY, key=Key("ns", "b"), addresses=(), revision=40)

@@ -190,6 +190,14 @@ def test_an_egress_ip_of_no_local_network_is_announced_towards_the_default_route
     assert resolved(pods=(gateway_pod(),), egress_nodes=()).announced[V6] == "eth0"
 
 
+def test_an_address_that_rests_is_nobodys() -> None:
+    resting = (replace(claim(V4), resting=True), claim(V6))
+    desired = resolved(egress_ips=resting, pods=(POD, gateway_pod()), egress_nodes=())
+    assert desired.policies[0].egress_ips == (V6,)
+    assert desired.announced.keys() == {V6}
+    assert {owner.egress_ip for owner in desired.slices} == {V6}
+
+
 def test_peers_are_the_others_and_none_that_pretends_to_be_this_node() -> None:
     thief = replace(other(9), tunnel=TunnelEnd(ip_address("192.0.2.1"), tunnel_mac("n9")))
     forger = replace(other(8), tunnel=TunnelEnd(ip_address("192.0.2.8"), tunnel_mac("n1")))

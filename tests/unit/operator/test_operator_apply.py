@@ -116,7 +116,7 @@ async def test_after_a_conflict_nothing_more_of_the_plan_is_written() -> None:
     await settle(world, operator)
     claim = next(iter(operator.reconciler.view.egress_ips.snapshot().values()))
     key = PolicyKey("a", "one")
-    stale = Plan((Claim(claim.name, claim.address, "p", key, "u"), Claim("free", claim.address, "p", key, "u")))
+    stale = Plan(tuple(Claim(name, claim.address, "p", key, "u", "") for name in (claim.name, "free")))
     outcome = await operator.reconciler._applier.apply(stale)
     assert outcome.stale
     assert outcome.written == 0

@@ -208,7 +208,7 @@ async def test_a_shrunk_pool_keeps_what_is_assigned_and_says_so() -> None:
     status, _, message = _condition(_policy(world), "Assigned")
     assert status == "True"
     assert "198.51.100.17 is no longer within pool p" in message
-    assert _pool(world)["status"]["ipv4"] == {"total": 1, "assigned": 1, "free": 1}
+    assert _pool(world)["status"]["ipv4"] == {"total": 1, "assigned": 1, "resting": 0, "free": 1}
 
 
 async def test_a_pool_in_use_is_held_and_names_five_policies_and_how_many_more() -> None:
@@ -223,16 +223,16 @@ async def test_a_pool_in_use_is_held_and_names_five_policies_and_how_many_more()
     assert "a/one, b/p0, b/p1, b/p2, b/p3 and 3 more" in message
 
 
-async def test_an_address_is_free_only_when_no_node_lists_its_policy() -> None:
+async def test_an_address_begins_to_rest_only_when_no_node_lists_its_policy() -> None:
     world = await _settled(_base)
     operator = FakeOperator(world.api)
     await operator.start()
     world.remove_policy("a", "one")
     operator.pump()
     await operator.reconciler.reconcile()
-    assert world.api.named(kube.EGRESS_IP), "n2 has not let go of it"
+    assert "restingSince" not in world.api.named(kube.EGRESS_IP)["198.51.100.17"]["status"], "n2 has not let go of it"
     await settle(world, operator)
-    assert not world.api.named(kube.EGRESS_IP)
+    assert world.api.named(kube.EGRESS_IP)["198.51.100.17"]["status"]["restingSince"]
 
 
 async def test_a_gateway_that_the_others_find_dead_is_not_ready() -> None:

@@ -1,0 +1,65 @@
+"""An address outlives a mistake: what becomes of a claim that no policy uses.
+
+A firewall far away knows a workload by its address. Whoever has that address next is let in as the one before, so an
+address that is free again is not at once anybody's: its claim, the object that is its lock, stays and is marked with
+the moment since when it rests. Until the rest is over (`spec.quarantine` of its pool) only a policy of the same
+namespace and name gets it, by that same object, and gets it by itself; a misspelt pool, a lost label, a policy that is
+deleted and applied again, or a backup that is restored in the wrong order ends where it began.
+
+Invariants:
+- A rest begins when no node can be using the address any more (see `plan`), never before.
+- Nothing shortens a rest: a beginning that cannot be read, or lies in the future, counts as now.
+- A claim whose policy exists but is refused does not come free, however long that lasts.
+- Somebody who deletes a resting claim ends its rest.
+- Pure: no I/O; the time is the snapshot's.
+"""
+
+from collections.abc import Mapping
+
+from sluice_api.timers import QUARANTINE, REST_SKEW
+from sluice_operator.core.snapshot import EgressIP, Pool, Snapshot
+from sluice_operator.core.times import moment, seconds
+
+
+def since(claim: EgressIP, *, now: str) -> str:
+    """Since when a claim that is to rest does so."""
+    began, present = seconds(claim.resting_since), seconds(now)
+    if began is None or present is None or began > present + REST_SKEW:
+        return now
+    return claim.resting_since
+
+
+def end(claim: EgressIP, pools: Mapping[str, Pool]) -> int | None:
+    """When a resting claim comes free, in seconds since 1970; None for one that does not rest.
+
+    A pool that is gone cannot say how long its addresses rest, so they rest as long as is usual.
+    """
+    began = seconds(claim.resting_since)
+    if began is None:
+        return None
+    pool = pools.get(claim.pool)
+    return began + (int(QUARANTINE) if pool is None else pool.quarantine)
+
+
+def is_over(claim: EgressIP, pools: Mapping[str, Pool], *, now: str) -> bool:
+    """Whether a claim has rested long enough."""
+    ending, present = end(claim, pools), seconds(now)
+    return ending is not None and present is not None and ending <= present
+
+
+def until(claim: EgressIP, pools: Mapping[str, Pool]) -> str:
+    """When a resting claim comes free, for a message; empty for one that does not rest."""
+    ending = end(claim, pools)
+    return "" if ending is None else moment(ending)
+
+
+def next_wake(snapshot: Snapshot) -> int | None:
+    """Seconds until the next rest is over, at least 1, if there is anything to wait for.
+
+    Rests that are over already count for nothing: what still holds them is a change, and a change wakes by itself.
+    """
+    present = seconds(snapshot.now)
+    if present is None:
+        return None
+    endings = (end(claim, snapshot.pools) for claim in snapshot.egress_ips.values() if claim.resting_since)
+    return min((ending - present for ending in endings if ending is not None and ending > present), default=None)
