@@ -205,11 +205,6 @@ OPERATOR_RETRY: Final = Timer(30.0, "most that the operator waits for that", kee
 RELIST: Final = Timer(
     60.0, "between two complete lists by the operator", keeps="a deletion that a broken watch missed is noticed"
 )
-GATEWAY_RELIST: Final = Timer(
-    15.0,
-    "between two lists of the pools' Deployments, Services and budgets",
-    keeps="what others changed or deleted is repaired",
-)
 QUARANTINE: Final = Timer(
     3600.0,
     "that an address which no policy uses any more is kept for a policy of the same namespace and name, unless "

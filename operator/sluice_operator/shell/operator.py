@@ -34,7 +34,7 @@ async def operate(settings: Settings, *, identity: str, metrics_host: str | None
     heartbeats = Heartbeats(
         api, reconciler.view, namespace=settings.namespace, wake=reconciler.wakeups.wake, clock=time.monotonic
     )
-    work = asyncio.create_task(_work(reconciler, leader, heartbeats))
+    work = asyncio.create_task(_work(reconciler, leader, heartbeats, namespace=settings.namespace))
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -50,7 +50,7 @@ async def operate(settings: Settings, *, identity: str, metrics_host: str | None
         log.info("stopped")
 
 
-async def _work(reconciler: Reconciler, leader: Leader, heartbeats: Heartbeats) -> None:
+async def _work(reconciler: Reconciler, leader: Leader, heartbeats: Heartbeats, *, namespace: str) -> None:
     await reconciler.sync()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(leader.run())
@@ -58,4 +58,5 @@ async def _work(reconciler: Reconciler, leader: Leader, heartbeats: Heartbeats) 
         tasks.create_task(reconciler.list_periodically())
         tasks.create_task(heartbeats.run())
         tasks.create_task(reconciler.run())
-        tasks.create_task(Watches(reconciler.view).run())
+        tasks.create_task(Watches(reconciler.view.feeds).run())
+        tasks.create_task(Watches(reconciler.view.gateway_feeds, namespace=namespace).run())

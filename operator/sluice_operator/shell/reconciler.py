@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from sluice_api.timers import GATEWAY_RELIST, OPERATOR_COALESCE, OPERATOR_RETRY, OPERATOR_RETRY_FIRST, RELIST
+from sluice_api.timers import OPERATOR_COALESCE, OPERATOR_RETRY, OPERATOR_RETRY_FIRST, RELIST
 from sluice_operator.core.actions import Plan
 from sluice_operator.core.plan import plan
 from sluice_operator.core.rest import next_wake
@@ -91,14 +91,10 @@ class Reconciler:
 
     async def list_periodically(self) -> None:
         """Reconcile the stores with complete lists for ever: what a watch missed ends here."""
-        elapsed = 0.0
         while True:
-            await asyncio.sleep(GATEWAY_RELIST)
-            elapsed += GATEWAY_RELIST
+            await asyncio.sleep(RELIST)
             try:
-                if elapsed >= RELIST:
-                    elapsed = 0.0
-                    await self.view.list_followed(self._api)
+                await self.view.list_followed(self._api)
                 await self.view.list_gateway_objects(self._api)
             except ApiError as error:
                 log.warning("cannot list: %s", error)

@@ -6,8 +6,10 @@ of the cluster.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+from sluice_api.names import GATEWAY_APP, LABEL_APP
 from sluice_operator.core import agents, project, project_cluster
 from sluice_operator.core.agents import Presence, Voice
 from sluice_operator.core.snapshot import (
@@ -28,7 +30,7 @@ from sluice_operator.shell import kube
 from sluice_operator.shell.kube import Api, Resource
 from sluice_operator.shell.store import Document, Store
 
-GATEWAY_LABELS = "app.kubernetes.io/name=sluice-gateway"
+GATEWAY_LABELS = f"{LABEL_APP}={GATEWAY_APP}"
 
 
 def _name(document: Document) -> str:
@@ -46,6 +48,15 @@ class Followed:
 
     resource: Resource
     store: Store[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Where the events of a watched kind go: objects that are there, and objects that were deleted."""
+
+    resource: Resource
+    put: Callable[[Document], None]
+    remove: Callable[[Document], None]
 
 
 class View:
@@ -80,6 +91,23 @@ class View:
             Followed(kube.EGRESS_IP, self.egress_ips),
             Followed(kube.EGRESS_NODE, self.nodes),
             Followed(kube.NODE, self.cluster_nodes),
+        )
+
+    @property
+    def feeds(self) -> tuple[Feed, ...]:
+        """What is watched in the whole cluster."""
+        return tuple(Feed(entry.resource, entry.store.put, entry.store.remove) for entry in self.followed)
+
+    @property
+    def gateway_feeds(self) -> tuple[Feed, ...]:
+        """What is watched in Sluice's own namespace: the objects that keep the pools' gateways."""
+        return tuple(
+            Feed(
+                resource,
+                put=partial(self._put_gateway_object, resource.kind),
+                remove=partial(self._remove_gateway_object, resource.kind),
+            )
+            for resource in kube.GATEWAY_KINDS.values()
         )
 
     @property
@@ -118,10 +146,7 @@ class View:
             entry.store.replace(documents, version=version)
 
     async def list_gateway_objects(self, api: Api) -> None:
-        """Reconcile the gateway objects, which are listed in our namespace instead of watched. Raises ApiError.
-
-        A watch would need permission to read every Deployment and Service of the cluster.
-        """
+        """Reconcile the gateway objects, those of our namespace, with a complete list. Raises ApiError."""
         found: list[Document] = []
         versions: list[int] = []
         for resource in kube.GATEWAY_KINDS.values():
@@ -131,3 +156,18 @@ class View:
             versions.append(version)
         # The oldest of the three lists decides what may be considered deleted.
         self.gateway_objects.replace(found, version=min(versions))
+
+    def _put_gateway_object(self, kind: str, document: Document) -> None:
+        """Take in an object of our namespace: the watch, unlike the list, brings those of others too.
+
+        One that has lost our label counts as gone, so that it is made right again.
+        """
+        labels = document["metadata"].get("labels") or {}
+        if labels.get(LABEL_APP) == GATEWAY_APP:
+            self.gateway_objects.put({**document, "kind": kind})
+        else:
+            self._remove_gateway_object(kind, document)
+
+    def _remove_gateway_object(self, kind: str, document: Document) -> None:
+        if self.gateway_objects.get((kind, _name(document))) is not None:
+            self.gateway_objects.remove({**document, "kind": kind})

@@ -5,40 +5,46 @@ Invariants:
   posting, scanning and peering are off.
 - A handler does not decide: it hands the object to its store, and the store wakes the loop.
 - kopf never tells of an object that was deleted between two watches; the periodic lists do (see `reconciler`).
-- kopf has a thread and an event loop to itself: when it ends, it cancels every task of its loop, whoever made it, and
-  it would take the process's signal handlers.
+- Each run of kopf has a thread and an event loop to itself: when it ends, it cancels every task of its loop, whoever
+  made it, and it would take the process's signal handlers.
+- A run of kopf watches either the whole cluster or namespaces that it is given. Sluice's kinds and what policies depend
+  on are everywhere; the gateways' Deployments and Services are watched in Sluice's own namespace only, since a right to
+  read every Service of the cluster is not needed for it.
 """
 
 import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 import kopf
 
 from sluice_operator.shell.kube import SERVICE_ACCOUNT_TOKEN
-from sluice_operator.shell.view import View
+from sluice_operator.shell.view import Feed
 
 log = logging.getLogger(__name__)
 
-Feed = Callable[[Any], None]
-
 
 class Watches:
-    """Watch streams for everything a view follows; its stores are touched only on the loop that called `run`."""
+    """Watch streams into `feeds`, which are called only on the loop that called `run`.
 
-    def __init__(self, view: View) -> None:
-        self._view = view
+    Of the whole cluster, or of one `namespace`.
+    """
+
+    def __init__(self, feeds: Iterable[Feed], *, namespace: str = "") -> None:
+        self._feeds = tuple(feeds)
+        self._namespace = namespace
         self._stop: Callable[[], object] = lambda: None
 
     async def run(self) -> None:
         """Watch until cancelled. Raises RuntimeError when kopf ends by itself."""
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
-        thread = threading.Thread(target=self._watch, args=(loop, ended), name="watches", daemon=True)
+        name = f"watches of {self._namespace or 'the cluster'}"
+        thread = threading.Thread(target=self._watch, args=(loop, ended), name=name, daemon=True)
         thread.start()
         try:
             await ended.wait()
@@ -61,12 +67,18 @@ class Watches:
         self._stop = partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(_login)
-        for entry in self._view.followed:
-            resource, store = entry.resource, entry.store
+        for feed in self._feeds:
+            resource = feed.resource
             selector = tuple(filter(None, (resource.group, resource.version, resource.plural)))
-            handler = _feeder(main_loop, put=store.put, remove=store.remove)
-            kopf.on.event(*selector, registry=registry, id=f"feed-{resource.plural}")(handler)
-        await kopf.operator(registry=registry, settings=_settings(), clusterwide=True, standalone=True, stop_flag=stop)
+            kopf.on.event(*selector, registry=registry, id=f"feed-{resource.plural}")(_feeder(main_loop, feed))
+        await kopf.operator(
+            registry=registry,
+            settings=_settings(),
+            clusterwide=not self._namespace,
+            namespaces=[self._namespace] if self._namespace else [],
+            standalone=True,
+            stop_flag=stop,
+        )
 
 
 def _settings() -> kopf.OperatorSettings:
@@ -94,8 +106,8 @@ def _login(settings: kopf.OperatorSettings, **_: Any) -> Any:
     return kopf.login_with_kubeconfig(settings=settings)
 
 
-def _feeder(loop: asyncio.AbstractEventLoop, *, put: Feed, remove: Feed) -> Any:
-    async def feed(event: Any, **_: Any) -> None:
-        loop.call_soon_threadsafe(remove if event["type"] == "DELETED" else put, event["object"])
+def _feeder(loop: asyncio.AbstractEventLoop, feed: Feed) -> Any:
+    async def hand_over(event: Any, **_: Any) -> None:
+        loop.call_soon_threadsafe(feed.remove if event["type"] == "DELETED" else feed.put, event["object"])
 
-    return feed
+    return hand_over

@@ -290,7 +290,9 @@ class FakeOperator:
             clock=api.clock,
         )
         self._delivered = len(api.events)
-        self._stores = {entry.resource.plural: entry.store for entry in self.reconciler.view.followed}
+        view = self.reconciler.view
+        self._feeds = {feed.resource.plural: (feed, "") for feed in view.feeds}
+        self._feeds |= {feed.resource.plural: (feed, SETTINGS.namespace) for feed in view.gateway_feeds}
 
     async def start(self) -> None:
         await self.reconciler.sync()
@@ -299,10 +301,10 @@ class FakeOperator:
         """Deliver the events that have happened since the last pump."""
         for number in range(self._delivered, len(self.api.events)):
             resource, kind, document = self.api.events[number]
-            store = self._stores.get(resource.plural)
-            if store is None or drop(number):
+            feed, only = self._feeds.get(resource.plural, (None, ""))
+            if feed is None or drop(number) or (only and document["metadata"].get("namespace") != only):
                 continue
-            (store.remove if kind == "DELETED" else store.put)(copied(document))
+            (feed.remove if kind == "DELETED" else feed.put)(copied(document))
         self._delivered = len(self.api.events)
 
     async def relist(self) -> None:

@@ -169,7 +169,6 @@ async def test_why_a_deployment_has_no_pods_is_said_at_the_pool(condition: dict[
     await settle(world, operator)
     live = world.api.named(kube.DEPLOYMENT)["sluice-system/p-gateway"]
     world.api.put(kube.DEPLOYMENT, {"metadata": live["metadata"], "status": {"conditions": [condition]}})
-    await operator.relist()
     await settle(world, operator)
     assert _conditions(world)["Ready"][:2] == ("False", "NoGatewayReady")
     assert words in _conditions(world)["Ready"][2]
