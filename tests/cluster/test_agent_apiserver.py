@@ -222,3 +222,31 @@ async def test_a_quiet_node_writes_nothing(bed: Bed) -> None:
         before = bed.api.request("GET", path).body["metadata"]["resourceVersion"]
         await asyncio.sleep(2.5)
         assert bed.api.request("GET", path).body["metadata"]["resourceVersion"] == before
+
+
+async def test_a_node_that_is_deleted_and_made_anew_loses_nothing_and_owns_its_objects_at_once(bed: Bed) -> None:
+    revision = serve_billing(bed)
+    node = f"/api/v1/nodes/{NODE}"
+    own = f"{SLUICE}/egressnodes/{NODE}"
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/sluice-agent-{NODE}"
+
+    def owner(path: str) -> str:
+        answer = bed.api.request("GET", path)
+        return str(answer.body["metadata"]["ownerReferences"][0]["uid"]) if answer.status == 200 else ""
+
+    async with bed.running():
+        await until(lambda: bed.reported().get("revision") == revision, "the first report")
+        await until(lambda: bool(owner(lease)), "the first sign of life")
+        uid, applies = owner(own), len(bed.kernel.applied)
+        bed.delete(node)
+        bed.delete(own)  # as the garbage collector does
+        bed.delete(lease)
+        await asyncio.sleep(1.5)
+        assert bed.reported() == {}, "nothing is made that would be collected again"
+        assert len(bed.kernel.applied) == applies
+        bed.prepare()
+        took = await until(lambda: owner(own) not in ("", uid), "it belongs to the new Node")
+        assert took < 2
+        await until(lambda: bed.reported().get("revision") == revision, "its status is there too")
+        await until(lambda: owner(lease) not in ("", uid), "so does the sign of life")
+        assert len(bed.kernel.applied) == applies, "the kernel was left alone"

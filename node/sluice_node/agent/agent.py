@@ -8,17 +8,15 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from sluice_api.timers import HEARTBEAT_PROOF, LINKS_READ
-from sluice_node.agent import kube_requests as requests
-from sluice_node.agent.backoff import Backoff
 from sluice_node.agent.changes import Changes
 from sluice_node.agent.controller import Controller
 from sluice_node.agent.heartbeat import Heartbeat
 from sluice_node.agent.http_server import HttpServer, Page
 from sluice_node.agent.kernel_worker import KernelPort, KernelWorker
-from sluice_node.agent.kube_client import KubeClient, KubeError
+from sluice_node.agent.kube_client import KubeClient
 from sluice_node.agent.metrics import Figures, Metrics
 from sluice_node.agent.prober import Prober, ProbeSocket
 from sluice_node.agent.proxy_socket import ProxySocket
@@ -28,15 +26,11 @@ from sluice_node.agent.state import ClusterState
 from sluice_node.core import objects
 from sluice_node.core.desired import Address, Network
 from sluice_node.core.links import Links
-from sluice_node.core.objects_fields import MalformedError
 from sluice_node.core.resolve import tunnel_mac
 from sluice_node.core.resolve_proxy import proxy_line
 from sluice_node.kernel.errors import KernelError
 
 log = logging.getLogger(__name__)
-
-NODE_EVERY: Final = 60.0
-"""Seconds between two readings of the Node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +84,10 @@ class Agent:
             settled=self._settled,
         )
         self._reflectors = self.state.reflectors(client)
-        self._reporter = Reporter(client, status=self._status, node=lambda: self.state.node)
+        self._reporter = Reporter(client, status=self._status, node=lambda: self.state.registered)
         self._holders = HolderWriter(client, node=settings.node, claims=self.state.egress_ips.values)
         self._heartbeat = Heartbeat(
-            client, namespace=settings.namespace, node=lambda: self.state.node, turning=self._turning
+            client, namespace=settings.namespace, node=lambda: self.state.registered, turning=self._turning
         )
         self._proxies = ProxySocket(settings.socket, self._proxy_line)
         pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics_page}
@@ -107,7 +101,6 @@ class Agent:
             self.controller.run(),
             self.controller.watch_kernel(),
             self.prober.run(),
-            self._read_node(),
             self._read_links(),
             self._reach.run(),
             self._reporter.run(),
@@ -130,7 +123,7 @@ class Agent:
 
     def _gone(self, key: objects.Key) -> None:
         if key.name == self.state.node_name and not self.controller.removed:
-            log.warning("the EgressNode of this node is gone: it is made anew")
+            log.warning("the EgressNode of this node is gone: it is made anew once there is a Node to own it")
             self._reporter.lost()
 
     def _status(self, last: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -149,24 +142,6 @@ class Agent:
     def _proxy_line(self, pool: str) -> bytes | None:
         programmed = self.controller.programmed
         return None if programmed is None else proxy_line(pool, programmed.snapshot)
-
-    async def _read_node(self) -> None:
-        backoff = Backoff(first=0.5, most=30.0)
-        complaint = ""
-        while True:
-            try:
-                document = await self._client.send(requests.get_node(self.state.node_name))
-                self.state.set_node(objects.node(document))
-            except (KubeError, MalformedError) as error:
-                if complaint != str(error):
-                    complaint = str(error)
-                    log.warning("cannot read Node %s: %s; this is tried again", self.state.node_name, error)
-                await asyncio.sleep(backoff.seconds())
-                continue
-            complaint = ""
-            backoff.reset()
-            self._reporter.changed()
-            await asyncio.sleep(NODE_EVERY)
 
     async def _read_links(self) -> None:
         while True:

@@ -76,6 +76,11 @@ def pods_of(node: str) -> Resource:
     return Resource("v1", "pods", "Pod", fields=f"spec.nodeName={node}")
 
 
+def node_of(name: str) -> Resource:
+    """This agent's own Node, as a collection of at most one."""
+    return Resource("v1", "nodes", "Node", fields=f"metadata.name={name}")
+
+
 def list_page(resource: Resource, *, proceed: str = "") -> Request:
     """One page of a consistent list; `proceed` is the token that the page before ended with."""
     query = {"limit": str(PAGE)}
@@ -98,11 +103,6 @@ def watch(resource: Resource, *, version: str, lifetime: int, inactivity: float)
     if resource.fields:
         query["fieldSelector"] = resource.fields
     return Request("GET", resource.path, query, seconds=inactivity)
-
-
-def get_node(name: str) -> Request:
-    """This agent's own Node."""
-    return Request("GET", f"/api/v1/nodes/{name}")
 
 
 def get_version(*, seconds: float) -> Request:

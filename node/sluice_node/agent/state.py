@@ -1,10 +1,15 @@
 """Everything the agent has been told, and the snapshot made of it.
 
-Invariants: no snapshot before every store has synced and the Node and its links were read: an empty view must never be
-mistaken for an empty cluster.
+Invariants:
+- No snapshot before every store has synced and the Node and its links were read: an empty view must never be mistaken
+  for an empty cluster.
+- A Node that is deleted changes nothing here: its machine runs, with its pods. What was known of it stays, until a Node
+  of this name says something else.
 """
 
+import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from sluice_node.agent import kube_requests as requests
@@ -12,10 +17,13 @@ from sluice_node.agent.kube_client import KubeClient
 from sluice_node.agent.reflector import Reflector
 from sluice_node.agent.store import Store
 from sluice_node.core import objects
+from sluice_node.core.departed import still_served
 from sluice_node.core.desired import Address, Network
 from sluice_node.core.links import Links
 from sluice_node.core.objects import EgressNode, Key, Node
 from sluice_node.core.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
 
 
 class ClusterState:
@@ -43,9 +51,12 @@ class ClusterState:
         self.policies = Store("EgressPolicy", objects.policy, changed)
         self.pools = Store("EgressPool", objects.pool, changed)
         self.egress_ips = Store("EgressIP", objects.egress_ip, changed)
-        self.egress_nodes = Store("EgressNode", objects.egress_node, changed, gone)
+        self.egress_nodes = Store("EgressNode", objects.egress_node, changed, self._departs)
         self.service_cidrs = Store("ServiceCIDR", objects.service_cidr, changed)
         self.api_endpoints = Store("EndpointSlice", objects.endpoints, changed)
+        self.nodes = Store("Node", objects.node, self._node_changed)
+        self._gone = gone
+        self._departed: dict[Key, EgressNode] = {}
         self._stores = (
             self.pods, self.policies, self.pools, self.egress_ips, self.egress_nodes, self.service_cidrs,
             self.api_endpoints,
@@ -61,11 +72,25 @@ class ClusterState:
             Reflector(client, requests.EGRESS_NODE_KIND, self.egress_nodes),
             Reflector(client, requests.SERVICE_CIDR_KIND, self.service_cidrs),
             Reflector(client, requests.API_ENDPOINTS_KIND, self.api_endpoints),
+            Reflector(client, requests.node_of(self.node_name), self.nodes),
         ]
 
+    @property
+    def registered(self) -> Node | None:
+        """This agent's own Node, if there is one now: objects that are to go with it need its uid."""
+        return self.node if self.nodes.get(Key("", self.node_name)) is not None else None
+
     def set_node(self, node: Node) -> None:
-        """This agent's own Node was read."""
-        if node != self.node:
+        """This agent's own Node was read. One that was made anew has no pod ranges, and perhaps no address, before
+        others have looked at it: until then those of its predecessor hold."""
+        known = self.node
+        if known is not None and known.uid != node.uid:
+            log.info("Node %s was made anew (uid %s, before: %s)", node.name, node.uid, known.uid)
+        if known is not None:
+            node = replace(
+                node, addresses=node.addresses or known.addresses, pod_cidrs=node.pod_cidrs or known.pod_cidrs
+            )
+        if node != known:
             self.node = node
             self._changed(f"Node {node.name} has addresses {', '.join(map(str, node.addresses)) or 'none'}")
 
@@ -96,7 +121,7 @@ class ClusterState:
             policies=self.policies.values(),
             pools={pool.key.name: pool for pool in self.pools.values()},
             egress_ips=self.egress_ips.values(),
-            egress_nodes=self.egress_nodes.values(),
+            egress_nodes=(*self.egress_nodes.values(), *self._still_served()),
             service_cidrs=self.service_cidrs.values(),
             api_endpoints=self.api_endpoints.values(),
             alive=alive,
@@ -105,3 +130,21 @@ class ClusterState:
             api_server=self._api_server(),
             withheld=withheld or {},
         )
+
+    def _node_changed(self, _: str) -> None:
+        node = self.nodes.get(Key("", self.node_name))
+        if node is not None:
+            self.set_node(node)
+        elif self.node is not None:
+            log.warning("Node %s is gone from the API server: what this node does stays as it is", self.node_name)
+
+    def _departs(self, node: EgressNode) -> None:
+        self._departed[node.key] = node
+        self._gone(node.key)
+
+    def _still_served(self) -> tuple[EgressNode, ...]:
+        if not self._departed:
+            return ()
+        served = still_served(self._departed.values(), self.egress_nodes.values(), self.egress_ips.values())
+        self._departed = {node.key: node for node in served}
+        return served

@@ -20,14 +20,14 @@ _T = TypeVar("_T")
 
 class Store(Generic[_T]):
     """Projections of one kind; `read` makes one of a document, `changed` is told why something is different, `gone`
-    which object is no longer there."""
+    the last projection of an object that is no longer there."""
 
     def __init__(
         self,
         kind: str,
         read: Callable[[dict[str, Any]], _T],
         changed: Callable[[str], None],
-        gone: Callable[[Key], None] = lambda key: None,
+        gone: Callable[[_T], None] = lambda item: None,
     ) -> None:
         self.kind = kind
         self.synced = False
@@ -65,7 +65,7 @@ class Store(Generic[_T]):
         elif before != items:
             differing = [key for key in before.keys() | items.keys() if before.get(key) != items.get(key)]
             for key in before.keys() - items.keys():
-                self._gone(key)
+                self._gone(before[key])
             self._changed(f"{self.kind}: {len(differing)} differ after a new list")
 
     def put(self, document: dict[str, Any]) -> None:
@@ -81,8 +81,9 @@ class Store(Generic[_T]):
         """An object was deleted. Raises MalformedError when it does not say which."""
         key = key_of(document)
         self._complaints.pop(key, None)
-        if self._items.pop(key, None) is not None:
-            self._gone(key)
+        item = self._items.pop(key, None)
+        if item is not None:
+            self._gone(item)
             self._changed(f"{self.kind} {key} is gone")
 
     def _project(self, document: dict[str, Any]) -> tuple[Key | None, _T | None]:

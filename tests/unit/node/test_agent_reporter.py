@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -43,7 +43,7 @@ class Api:
 class Bench:
     def __init__(self) -> None:
         self.api = Api()
-        self.node = Node("n1", "uid", (), ())
+        self.node: Node | None = Node("n1", "uid", (), ())
         self.status: dict[str, Any] | None = {"revision": 1}
         self.reporter = Reporter(self.api, status=self._status, node=lambda: self.node)  # type: ignore[arg-type]
 
@@ -139,3 +139,21 @@ async def test_a_holder_says_so_once_and_never_argues() -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+async def test_without_a_node_no_object_is_made_and_with_one_it_is_made_at_once(bench: Bench) -> None:
+    """One that is made with the uid of a Node that is gone is collected at once, again and again."""
+    bench.reporter.changed()
+    await bench.api.next()
+    await bench.api.next()
+    node, bench.node = bench.node, None
+    bench.reporter.lost()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert bench.api.requests.empty()
+    assert node is not None
+    bench.node = replace(node, uid="new")
+    bench.reporter.changed()
+    path, body = await bench.api.next()
+    assert (path, body["metadata"]["ownerReferences"][0]["uid"]) == ("egressnodes/n1", "new")
+    assert (await bench.api.next())[0] == "egressnodes/n1/status"

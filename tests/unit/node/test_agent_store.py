@@ -17,7 +17,7 @@ class Recorder:
         self.changes: list[str] = []
         self.gone: list[str] = []
         self.store: Store[ServiceCIDR] = Store(
-            "ServiceCIDR", service_cidr, self.changes.append, lambda key: self.gone.append(str(key))
+            "ServiceCIDR", service_cidr, self.changes.append, lambda item: self.gone.append(str(item.key))
         )
 
     def names(self) -> list[str]:
