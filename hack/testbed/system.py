@@ -22,6 +22,8 @@ from testbed.outside import OutsideHost
 NAMESPACE = "sluice-system"
 RELEASE = "sluice"
 CHART = Path(__file__).resolve().parent.parent.parent / "charts" / "sluice"
+IMAGE_REGISTRY = "docker.io"
+"""What the images are called on the nodes, where they are put by hand: nothing is pulled."""
 IMAGE_TAG = "dev"
 TRAFFIC_IMAGE = f"sluice/traffic:{IMAGE_TAG}"
 INSTALL_SECONDS = 300
@@ -153,7 +155,8 @@ class System:
                 "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "privileged"}},
             }
         )
-        sets = [word for value in (f"image.tag={IMAGE_TAG}", *values) for word in ("--set", value)]
+        named = (f"image.registry={IMAGE_REGISTRY}", f"image.tag={IMAGE_TAG}")
+        sets = [word for value in (*named, *values) for word in ("--set", value)]
         self.helm(
             "upgrade", "--install", RELEASE, str(CHART), "--namespace", NAMESPACE, *sets,
             "--wait", "--timeout", f"{INSTALL_SECONDS}s",

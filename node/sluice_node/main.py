@@ -84,7 +84,9 @@ def parser() -> argparse.ArgumentParser:
             help="the node's /proc/sys/net, where it can be written (default: %(default)s)",
         )
         command.add_argument("--log-format", choices=("text", "json"), default="text", help="(default: %(default)s)")
-        command.add_argument("--verbose", action="store_true", help="log what only a developer wants to know")
+        command.add_argument(
+            "--log-level", choices=("debug", "info", "warning"), default="info", help="(default: %(default)s)"
+        )
     return root
 
 
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done or stopped, 1 failed (the log says why), 2 wrong usage."""
     command_line = parser()
     arguments = command_line.parse_args(argv)
-    logs.set_up(style=arguments.log_format, verbose=arguments.verbose)
+    logs.set_up(style=arguments.log_format, level=arguments.log_level)
     try:
         if arguments.command == "cleanup":
             Kernel(arguments.sysctl_root).remove()
@@ -161,7 +163,8 @@ def _reasons(error: BaseException | None) -> str:
 
 
 def _network(text: str) -> Network:
-    return ip_network(text)
+    """A network; bits of a host are left out, as iproute2 does: 10.1.2.3/8 is 10.0.0.0/8."""
+    return ip_network(text, strict=False)
 
 
 def _host_port(text: str) -> tuple[str | None, int]:

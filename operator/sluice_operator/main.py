@@ -10,6 +10,7 @@ from typing import Literal
 
 import click
 
+from sluice_operator.core import gatewaypods
 from sluice_operator.core.snapshot import Settings
 from sluice_operator.shell import logs
 
@@ -27,6 +28,8 @@ def main() -> None:
               help="Namespace of Sluice itself: gateways, lease and id counter live there.")  # fmt: skip
 @click.option("--gateway-image", envvar="SLUICE_GATEWAY_IMAGE", required=True,
               help="Image of the gateway pods.")  # fmt: skip
+@click.option("--gateway-settings", envvar="SLUICE_GATEWAY_SETTINGS", default="{}", metavar="JSON",
+              help="Pull secrets, labels and the like of all gateway pods; the chart writes them.")  # fmt: skip
 @click.option("--identity", envvar="POD_NAME", default=lambda: f"{os.uname().nodename}-{os.getpid()}",
               help="Unique name of this replica (its pod's name).")  # fmt: skip
 @click.option("--metrics-host", default="", help="Address to serve /metrics, /healthz and /readyz on; empty: all.")
@@ -37,6 +40,7 @@ def run(
     *,
     namespace: str,
     gateway_image: str,
+    gateway_settings: str,
     identity: str,
     metrics_host: str,
     metrics_port: int,
@@ -48,7 +52,11 @@ def run(
     # Imported here: `--help` and `uninstall` need neither kopf nor the metrics.
     from sluice_operator.shell.operator import operate  # noqa: PLC0415
 
-    settings = Settings(namespace=namespace, gateway_image=gateway_image)
+    try:
+        pods = gatewaypods.read(gateway_settings)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--gateway-settings") from error
+    settings = Settings(namespace=namespace, gateway_image=gateway_image, gateway_pods=pods)
     with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
         asyncio.run(operate(settings, identity=identity, metrics_host=metrics_host or None, metrics_port=metrics_port))
 

@@ -66,6 +66,7 @@ class OperatorBed:
         """Give a service account what the chart gives it, no more, and make a kubeconfig of its token."""
         helm = str(program_path(HELM, "helm"))
         command = [helm, "template", "sluice", "charts/sluice", "-n", NAMESPACE, "-s", f"templates/{template}"]
+        command += ["--set", "image.registry=registry.example"]
         text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         documents = [document for document in yaml.safe_load_all(text) if document and document["kind"] != "Job"]
         self.server.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(documents))

@@ -21,7 +21,7 @@ from testbed.binaries import HELM, program_path
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 NAMESPACE, RELEASE = "sluice-system", "sluice"
-VALUES = ("--set", "crds.enabled=false")
+VALUES = ("--set", "crds.enabled=false", "--set", "image.registry=registry.example")
 HOOK_SECONDS = "3s"
 DONE, REFUSED = "done: ", "nothing was removed: "
 

@@ -20,9 +20,9 @@ class _Json(logging.Formatter):
         return json.dumps(entry)
 
 
-def set_up(*, style: Literal["text", "json"], verbose: bool) -> None:
+def set_up(*, style: Literal["text", "json"], level: Literal["debug", "info", "warning"]) -> None:
     """Send every log line to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if style == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from sluice_api.names import AGENT_SOCKET, API_VERSION, GATEWAY_APP, GROUP, LABEL_APP, LABEL_POOL, PROXY_UID
+from sluice_operator.core.gatewaypods import GatewayPods
 from sluice_operator.core.snapshot import GatewayObject, Pool, Settings
 
 ANNOTATION_HASH: Final = f"{GROUP}/applied-hash"
@@ -113,7 +114,7 @@ def _deployment(pool: Pool, settings: Settings, *, proxy_port: int) -> Document:
             # Anti-affinity is required, so a surge pod needs a spare node; taking one away first always works.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}},
             "template": {
-                "metadata": {"labels": labels},
+                "metadata": _pod_metadata(labels, settings.gateway_pods),
                 "spec": _pod_spec(pool, settings, proxy_port=proxy_port, labels=labels),
             },
         },
@@ -126,7 +127,6 @@ def _pod_spec(pool: Pool, settings: Settings, *, proxy_port: int, labels: Mappin
         "dnsPolicy": "ClusterFirstWithHostNet",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "priorityClassName": "system-cluster-critical",
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": {
             "runAsNonRoot": True,
@@ -153,6 +153,13 @@ def _pod_spec(pool: Pool, settings: Settings, *, proxy_port: int, labels: Mappin
             }
         },
     }
+    pods = settings.gateway_pods
+    if pods.priority_class:
+        spec["priorityClassName"] = pods.priority_class
+    if pods.service_account:
+        spec["serviceAccountName"] = pods.service_account
+    if pods.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in pods.pull_secrets]
     if pool.gateways.node_selector:
         spec["nodeSelector"] = dict(pool.gateways.node_selector)
     if pool.gateways.tolerations:
@@ -161,13 +168,15 @@ def _pod_spec(pool: Pool, settings: Settings, *, proxy_port: int, labels: Mappin
 
 
 def _container(pool: Pool, settings: Settings, *, proxy_port: int) -> Document:
-    arguments = ["--pool", pool.name, "--listen-port", str(proxy_port)]
+    pods = settings.gateway_pods
+    arguments = ["--pool", pool.name, "--listen-port", str(proxy_port), "--log-format", pods.log_format]
     if not pool.gateways.proxy_enabled:
         arguments.append("--no-proxy")
+    arguments += pods.arguments
     container: Document = {
         "name": "proxy",
         "image": settings.gateway_image,
-        "imagePullPolicy": settings.pull_policy,
+        "imagePullPolicy": pods.pull_policy,
         "args": arguments,
         "ports": [{"name": "proxy", "containerPort": proxy_port, "hostPort": proxy_port, "protocol": "TCP"}],
         "readinessProbe": _probe("/readyz", proxy_port, period=2, failures=2),
@@ -180,6 +189,8 @@ def _container(pool: Pool, settings: Settings, *, proxy_port: int) -> Document:
         # Connecting to a socket needs the socket's own mode only, so the mount itself stays read-only.
         "volumeMounts": [{"name": "agent", "mountPath": _socket_directory(), "readOnly": True}],
     }
+    if pods.environment:
+        container["env"] = [dict(variable) for variable in pods.environment]
     if pool.gateways.resources:
         container["resources"] = dict(pool.gateways.resources)
     return container
@@ -221,7 +232,7 @@ def _metadata(pool: Pool, settings: Settings, *, name: str) -> Document:
     return {
         "name": name,
         "namespace": settings.namespace,
-        "labels": _labels(pool) | {"app.kubernetes.io/managed-by": "sluice-operator"},
+        "labels": {**settings.gateway_pods.labels, **_labels(pool), "app.kubernetes.io/managed-by": "sluice-operator"},
         "ownerReferences": [
             {
                 "apiVersion": API_VERSION,
@@ -233,6 +244,14 @@ def _metadata(pool: Pool, settings: Settings, *, name: str) -> Document:
             }
         ],
     }
+
+
+def _pod_metadata(labels: Mapping[str, str], pods: GatewayPods) -> Document:
+    """No label of an installer replaces one that selectors need."""
+    metadata: Document = {"labels": {**pods.labels, **labels}}
+    if pods.annotations:
+        metadata["annotations"] = dict(pods.annotations)
+    return metadata
 
 
 def _labels(pool: Pool) -> dict[str, str]:

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, NamedTuple
 
 from sluice_api.timers import QUARANTINE
+from sluice_operator.core.gatewaypods import DEFAULTS, GatewayPods
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -297,7 +298,7 @@ class Settings:
 
     namespace: str
     gateway_image: str
-    pull_policy: str = "IfNotPresent"
+    gateway_pods: GatewayPods = DEFAULTS
 
 
 @dataclass(frozen=True, slots=True)

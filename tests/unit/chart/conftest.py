@@ -14,6 +14,7 @@ import yaml
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts" / "sluice"
+REGISTRY = "registry.example"
 HOW_TO_GET_HELM = (
     "helm is neither in ~/.cache/sluice/bin/helm-*/ nor on PATH: run hack/bootstrap.sh, or install helm 3.14+"
 )
@@ -60,7 +61,9 @@ def render(helm: Callable[..., subprocess.CompletedProcess[str]], tmp_path_facto
         return result.stdout
 
     def objects(values: Object | None = None) -> list[Object]:
-        text = rendered(json.dumps(values or {}, sort_keys=True))
+        given = {**(values or {})}
+        given["image"] = {"registry": REGISTRY, **given.get("image", {})}
+        text = rendered(json.dumps(given, sort_keys=True))
         return [document for document in yaml.safe_load_all(text) if document]
 
     return objects

@@ -9,6 +9,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from sluice_operator.core import gatewaypods
+
 CHART = Path(__file__).parents[3] / "charts" / "sluice"
 KUBERNETES_VERSIONS = ["1.34", "1.36"]
 NOT_OF_KUBERNETES = {"monitoring.coreos.com/v1"}
@@ -16,21 +18,52 @@ NOT_OF_KUBERNETES = {"monitoring.coreos.com/v1"}
 READS_API_SERVER = {("Role", "sluice-agent"), ("RoleBinding", "sluice-agent")}
 CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
 
+DIGEST = "sha256:" + "0" * 64
+AFFINITY = {
+    "nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{"matchExpressions": [{"key": "egress", "operator": "Exists"}]}]
+        }
+    }
+}
 EVERYTHING_ON = {
     "image": {"registry": "mirror.example/egress", "tag": "1.2.3", "pullPolicy": "Always", "pullSecrets": ["mirror"]},
+    "commonLabels": {"cost-centre": "7", "app.kubernetes.io/name": "mine"},
+    "logFormat": "json",
+    "logLevel": "debug",
     "operator": {
         "replicas": 3,
-        "podLabels": {"team": "net"},
+        "podLabels": {"team": "net", "app.kubernetes.io/name": "mine"},
         "podAnnotations": {"note": "a"},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+        "affinity": AFFINITY,
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}
+        ],
+        "extraArgs": ["--metrics-host=127.0.0.1"],
+        "extraEnv": [{"name": "TZ", "value": "UTC"}],
+        "serviceAccount": {"annotations": {"note": "c"}},
         "tolerations": [{"key": "control-plane", "operator": "Exists", "effect": "NoSchedule"}],
     },
     "agent": {
         "podLabels": {"team": "net"},
         "podAnnotations": {"note": "b"},
+        "affinity": AFFINITY,
+        "extraArgs": ["--socket=/run/sluice/agent.sock"],
+        "extraEnv": [{"name": "TZ", "value": "UTC"}],
+        "serviceAccount": {"create": False, "name": "mine"},
         "maxUnavailable": "10%",
         "excludedCIDRs": ["192.0.2.0/24"],
     },
-    "gateway": {"image": {"repository": "other/proxy", "tag": "9"}},
+    "gateway": {
+        "image": {"repository": "other/proxy", "tag": "9", "digest": DIGEST},
+        "priorityClassName": "high",
+        "podLabels": {"tier": "edge"},
+        "podAnnotations": {"note": "d"},
+        "extraArgs": ["--workers=2"],
+        "extraEnv": [{"name": "TZ", "value": "UTC"}],
+        "serviceAccount": {"name": "edge", "annotations": {"note": "e"}},
+    },
     "metrics": {
         "serviceMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prom"}},
         "prometheusRule": {"enabled": True, "labels": {"release": "prom"}},
@@ -98,7 +131,7 @@ def test_images_have_the_version_of_the_application_unless_told_otherwise(render
     agent = one(objects, "DaemonSet", "sluice-agent")["spec"]["template"]["spec"]["containers"][0]
     gateway = {entry["name"]: entry.get("value") for entry in operator["env"]}["SLUICE_GATEWAY_IMAGE"]
     assert [operator["image"], agent["image"], gateway] == [
-        f"sluice/{name}:{version}" for name in ("operator", "agent", "proxy")
+        f"registry.example/sluice/{name}:{version}" for name in ("operator", "agent", "proxy")
     ]
 
 
@@ -106,7 +139,7 @@ def test_registry_and_tags_reach_the_image_that_the_operator_gives_to_gateways(r
     operator = one(render(EVERYTHING_ON), "Deployment", "sluice-operator")["spec"]["template"]["spec"]
     environment = {entry["name"]: entry.get("value") for entry in operator["containers"][0]["env"]}
     assert operator["containers"][0]["image"] == "mirror.example/egress/sluice/operator:1.2.3"
-    assert environment["SLUICE_GATEWAY_IMAGE"] == "mirror.example/egress/other/proxy:9"
+    assert environment["SLUICE_GATEWAY_IMAGE"] == f"mirror.example/egress/other/proxy:9@{DIGEST}"
     assert operator["imagePullSecrets"] == [{"name": "mirror"}]
 
 
@@ -159,3 +192,71 @@ def test_probes_ask_the_ports_the_containers_open(render: Render) -> None:
         assert opened["containerPort"] == port
         assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": opened["name"]}
         assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": opened["name"]}
+
+
+def test_an_install_without_a_registry_says_where_images_come_from(
+    helm: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    result = helm("template", "egress", str(CHART))
+    assert result.returncode != 0
+    assert "image.registry is not set" in result.stderr
+    assert "make images" in result.stderr
+
+
+def test_labels_of_the_installer_are_on_everything_and_replace_none_of_ours(render: Render) -> None:
+    for item in render(EVERYTHING_ON):
+        if item["kind"] != "CustomResourceDefinition":
+            labels = item["metadata"]["labels"]
+            assert labels["cost-centre"] == "7", item["metadata"]["name"]
+            assert labels["app.kubernetes.io/name"] != "mine"
+
+
+def test_pods_get_what_the_installer_says_of_them(render: Render) -> None:
+    objects = render(EVERYTHING_ON)
+    deployment = one(objects, "Deployment", "sluice-operator")["spec"]
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    operator, agent = (
+        deployment["template"]["spec"],
+        one(objects, "DaemonSet", "sluice-agent")["spec"]["template"]["spec"],
+    )
+    assert operator["affinity"] == agent["affinity"] == AFFINITY
+    assert operator["topologySpreadConstraints"][0]["topologyKey"] == "topology.kubernetes.io/zone"
+    for pod, argument in ((operator, "--metrics-host=127.0.0.1"), (agent, "--socket=/run/sluice/agent.sock")):
+        (container,) = pod["containers"]
+        assert {"--log-format=json", "--log-level=debug", argument} <= set(container["args"])
+        assert {"name": "TZ", "value": "UTC"} in container["env"]
+
+
+def test_an_account_made_by_somebody_else_gets_the_rights_and_is_not_made(render: Render) -> None:
+    objects = render(EVERYTHING_ON)
+    made = {item["metadata"]["name"] for item in objects if item["kind"] == "ServiceAccount"}
+    assert "sluice-agent" not in made
+    assert one(objects, "DaemonSet", "sluice-agent")["spec"]["template"]["spec"]["serviceAccountName"] == "mine"
+    for kind in ("ClusterRoleBinding", "RoleBinding"):
+        assert one(objects, kind, "sluice-agent")["subjects"][0]["name"] == "mine"
+
+
+@pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS)
+def test_the_operator_can_read_the_settings_of_gateways(render: Render, values: dict[str, Any]) -> None:
+    pods = gatewaypods.read(gateway_settings(render(values)))
+    assert pods.service_account == ("edge" if values is EVERYTHING_ON else "sluice-gateway")
+
+
+def test_what_is_said_of_gateways_reaches_the_operator(render: Render) -> None:
+    assert gatewaypods.read(gateway_settings(render(EVERYTHING_ON))) == gatewaypods.GatewayPods(
+        pull_policy="Always",
+        pull_secrets=("mirror",),
+        service_account="edge",
+        priority_class="high",
+        log_format="json",
+        labels={"tier": "edge", "cost-centre": "7", "app.kubernetes.io/name": "mine"},
+        annotations={"note": "d"},
+        arguments=("--workers=2",),
+        environment=({"name": "TZ", "value": "UTC"},),
+    )
+
+
+def gateway_settings(objects: list[dict[str, Any]]) -> str:
+    (operator,) = one(objects, "Deployment", "sluice-operator")["spec"]["template"]["spec"]["containers"]
+    settings: str = {entry["name"]: entry.get("value") for entry in operator["env"]}["SLUICE_GATEWAY_SETTINGS"]
+    return settings

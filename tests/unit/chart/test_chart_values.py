@@ -4,11 +4,15 @@ import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 CHART = Path(__file__).parents[3] / "charts" / "sluice"
 KEY = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z]+):(?P<rest>.*)$")
@@ -38,7 +42,7 @@ def leaves(
     """Dotted path and default of every value that the schema does not take apart any further."""
     schema = definitions[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
     parts = schema.get("properties")
-    if not isinstance(values, dict) or parts is None or path.endswith("resources"):
+    if not values or not isinstance(values, dict) or parts is None or path.endswith("resources"):
         yield path.lstrip("."), values
         return
     for key, value in values.items():
@@ -89,10 +93,24 @@ def test_the_schema_is_strict_everywhere() -> None:
         ("operator.replicas=0", "replicas"),
         ("image.tag=latest", "tag"),
         ("image.registry=registry.example/", "registry"),
+        ("image.registry=https://registry.example", "a registry without scheme"),
+        ("image.registry=Registry Example", "a registry without scheme"),
+        ("image.pullSecrets={My_Secret}", "pullSecrets"),
+        ("operator.image.digest=sha256:abc", "a digest"),
+        ("operator.image.repository=/operator", "a repository below image.registry"),
+        ("operator.resources.requests.cpu=banana", "a quantity of Kubernetes"),
+        ("agent.resources.limits.memory=12 Mi", "a quantity of Kubernetes"),
+        ("agent.resources.limits.memory=-1", "a quantity of Kubernetes"),
+        ("operator.extraArgs={debug}", "extraArgs"),
+        ("operator.extraEnv[0].value=x", "name"),
+        ("operator.strategy.type=Replace", "strategy"),
+        ("operator.podLabels.team=a b", "a value of a label"),
+        ("commonLabels.-x=y", "-x"),
+        ("gateway.serviceAccount.nmae=x", "nmae"),
+        ("logLevel=loud", "logLevel"),
         ("image.pullPolicy=Sometimes", "pullPolicy"),
         ("uninstall.timeoutSeconds=10", "timeoutSeconds"),
         ("agent.maxUnavailable=0", "maxUnavailable"),
-        ("agent.excludedCIDRs={example.org}", "excludedCIDRs"),
         ("logFormat=xml", "logFormat"),
         ("agent.resources.limits=null", "resources"),
         ("metrics.serviceMonitor.interval=fast", "interval"),
@@ -101,6 +119,46 @@ def test_the_schema_is_strict_everywhere() -> None:
 def test_a_value_that_cannot_work_is_refused_by_name(
     helm: Callable[..., subprocess.CompletedProcess[str]], setting: str, complaint: str
 ) -> None:
-    result = helm("template", "egress", str(CHART), "--set", setting)
+    result = helm("template", "egress", str(CHART), "--set", "image.registry=r.example", "--set", setting)
     assert result.returncode != 0
     assert complaint in result.stderr
+
+
+def network_schema() -> dict[str, Any]:
+    definition: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())["$defs"]["cidr"]
+    return definition
+
+
+def accepts(text: str) -> bool:
+    words = network_schema()["else"]["const"]
+    return text != words and bool(jsonschema.Draft202012Validator(network_schema()).is_valid(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["10.0.0.300/99", "10.0.0.0/33", "10.0.0/8", "10.0.0.0", "010.0.0.0/8", "::/129", ":::/64", "1:2:3/64",
+     "2001:db8::1::/64", "12345::/16", "1:2:3:4:5:6:7:8:9/64", "example.org", "10.0.0.0/8 ", ""],
+)  # fmt: skip
+def test_what_is_no_network_is_refused(text: str) -> None:
+    assert not accepts(text)
+
+
+@given(st.ip_addresses(network="0.0.0.0/0") | st.ip_addresses(network="::/0"), st.integers(0, 128), st.booleans())
+def test_every_network_is_admitted_however_it_is_written(address: Any, length: int, long: bool) -> None:
+    text = f"{address.exploded if long else address}/{min(length, address.max_prefixlen)}"
+    assert accepts(text), text
+
+
+@given(st.from_regex(r"^[0-9a-f:.]{2,20}/[0-9]{1,3}$", fullmatch=True))
+def test_nothing_else_is_admitted(text: str) -> None:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        assert not accepts(text), text
+
+
+def test_a_refused_network_is_named_with_what_is_wanted(
+    helm: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    result = helm("lint", str(CHART), "--set", "agent.excludedCIDRs={10.0.0.300/99}")
+    assert "at '/agent/excludedCIDRs/0': value must be 'a network in CIDR notation" in result.stdout + result.stderr

@@ -1,6 +1,7 @@
 """The gateway objects of a pool: what the API server gets, whether it is valid, and when it is written again."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from sluice_operator.core import gateway
+from sluice_operator.core import gateway, gatewaypods
 from sluice_operator.core.project import gateway_object
 from sluice_operator.core.snapshot import GatewayObject, GatewaySpec, Pool, Settings
 
@@ -54,7 +55,7 @@ def test_the_pod_has_no_privilege_and_reaches_the_agent_by_a_read_only_mount() -
         "capabilities": {"drop": ["ALL"]},
     }
     assert container["volumeMounts"] == [{"name": "agent", "mountPath": "/run/sluice", "readOnly": True}]
-    assert container["args"] == ["--pool", "partners", "--listen-port", "13128"]
+    assert container["args"] == ["--pool", "partners", "--listen-port", "13128", "--log-format", "json"]
 
 
 def test_gateways_of_a_pool_never_share_a_node_and_spread_over_zones() -> None:
@@ -125,3 +126,63 @@ def test_proxy_ports_are_unique_and_restored_from_what_runs() -> None:
     live = {("Deployment", "a-gateway"): _live(running)}
     assert gateway.proxy_ports([old, new], live) == {"a": 13130, "b": 13128}
     assert gateway.proxy_ports([old, new], {}) == {"b": 13128, "a": 13129}
+
+
+GIVEN = """{
+  "pullPolicy": "Always", "pullSecrets": ["mirror"], "serviceAccount": "edge", "priorityClassName": "high",
+  "logFormat": "text", "labels": {"team": "net", "sluice.dev/pool": "other"}, "annotations": {"note": "x"},
+  "args": ["--workers=2"], "env": [{"name": "TZ", "value": "UTC"}, {"name": "EMPTY", "value": ""}]
+}"""
+
+
+def _given(pool: Pool = FULL) -> dict[str, dict[str, Any]]:
+    settings = replace(SETTINGS, gateway_pods=gatewaypods.read(GIVEN))
+    return {document["kind"]: document for document in gateway.documents(pool, settings, proxy_port=13128)}
+
+
+def test_what_the_installer_says_of_pods_is_true_of_gateways_too() -> None:
+    documents = _given()
+    for document in documents.values():
+        kubernetes_validate.validate(document, "1.34", strict=True)
+        assert document["metadata"]["labels"]["team"] == "net"
+    template = documents["Deployment"]["spec"]["template"]
+    pod, container = template["spec"], template["spec"]["containers"][0]
+    assert template["metadata"]["annotations"] == {"note": "x"}
+    assert template["metadata"]["labels"]["team"] == "net"
+    assert pod["imagePullSecrets"] == [{"name": "mirror"}]
+    assert pod["serviceAccountName"] == "edge"
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["priorityClassName"] == "high"
+    assert container["imagePullPolicy"] == "Always"
+    assert container["args"][-3:] == ["--log-format", "text", "--workers=2"]
+    assert container["env"] == [{"name": "TZ", "value": "UTC"}, {"name": "EMPTY"}]
+
+
+def test_no_label_of_the_installer_takes_a_gateway_from_its_pool() -> None:
+    documents = _given()
+    selector = documents["Deployment"]["spec"]["selector"]["matchLabels"]
+    assert selector["sluice.dev/pool"] == "partners"
+    assert selector.items() <= documents["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
+    assert documents["Deployment"]["metadata"]["labels"]["sluice.dev/pool"] == "partners"
+
+
+def test_a_change_of_the_settings_is_a_difference_and_the_same_settings_are_none() -> None:
+    before, after = _by_kind(FULL)["Deployment"], _given()["Deployment"]
+    assert gateway.differs(_live(before), after)
+    assert not gateway.differs(_live(after), after)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('{"pullPolicy": "Sometimes"}', "pullPolicy is 'Sometimes'"),
+        ('{"pullSecret": []}', "pullSecret is"),
+        ('{"labels": {"a": 1}}', "labels.a is 1"),
+        ('{"env": [{"value": "x"}]}', "env.0.name"),
+        ("[]", "the settings is"),
+        ("{", "Invalid JSON"),
+    ],
+)
+def test_a_setting_that_cannot_be_read_is_named(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        gatewaypods.read(text)
