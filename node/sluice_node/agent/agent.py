@@ -87,7 +87,11 @@ class Agent:
         self._reporter = Reporter(client, status=self._status, node=lambda: self.state.registered)
         self._holders = HolderWriter(client, node=settings.node, claims=self.state.egress_ips.values)
         self._heartbeat = Heartbeat(
-            client, namespace=settings.namespace, node=lambda: self.state.registered, turning=self._turning
+            client,
+            namespace=settings.namespace,
+            # A node that was cleaned has no agent that anybody should count on, and an uninstall deletes its Lease.
+            node=lambda: None if self.controller.removed else self.state.registered,
+            turning=self._turning,
         )
         self._proxies = ProxySocket(settings.socket, self._proxy_line)
         pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics_page}

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from sluice_api.names import ANNOTATION_REMOVE, FINALIZER_IN_USE
+from sluice_api.names import AGENT_APP, ANNOTATION_REMOVE, FINALIZER_IN_USE, LABEL_APP
 from sluice_api.timers import LEASE_DURATION
 from sluice_operator.core.words import count
 from sluice_operator.shell import kube
@@ -53,6 +53,7 @@ class Uninstaller:
         await self._stop_operator()
         await self._delete_gateways()
         await self._clean_nodes()
+        await self._delete_heartbeats()
         await self._free_pools()
         self._say("done: pools, policies and egress IPs are kept, and a new installation goes on with them")
 
@@ -115,6 +116,13 @@ class Uninstaller:
         egress_nodes, _ = await self._api.list(kube.EGRESS_NODE)
         names = (node["metadata"]["name"] for node in egress_nodes if not _is_removed(node))
         return sorted(name for name in names if name in ready)
+
+    async def _delete_heartbeats(self) -> None:
+        """An agent that has cleaned its node renews its Lease no more."""
+        leases, _ = await self._api.list(kube.LEASE, namespace=self._namespace, labels=f"{LABEL_APP}={AGENT_APP}")
+        for lease in leases:
+            name = lease["metadata"]["name"]
+            await _ignoring_absence(self._api.delete(kube.LEASE, name, namespace=self._namespace))
 
     async def _free_pools(self) -> None:
         pools, _ = await self._api.list(kube.EGRESS_POOL)

@@ -72,6 +72,17 @@ async def test_everything_of_ours_goes_and_what_decides_addresses_stays(bed: Bed
     assert api.named(kube.EGRESS_POOL)["p"]["metadata"]["finalizers"] == []
 
 
+async def test_the_agents_signs_of_life_go_and_no_other_lease(bed: Bed) -> None:
+    for name in ("n1", "n2"):
+        bed.node(name, ready=True)
+        bed.removed(name)
+        metadata = {"name": f"sluice-agent-{name}", "labels": {"app.kubernetes.io/name": "sluice-agent"}}
+        bed.world.api.put(kube.LEASE, {"metadata": metadata | {"namespace": NAMESPACE}})
+    bed.world.api.put(kube.LEASE, {"metadata": {"name": "theirs", "namespace": NAMESPACE}})
+    await bed.run()
+    assert bed.world.api.named(kube.LEASE).keys() == {f"{NAMESPACE}/theirs"}
+
+
 async def test_it_can_be_run_twice(bed: Bed) -> None:
     for name in ("n1", "n2"):
         bed.node(name, ready=True)
