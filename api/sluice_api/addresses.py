@@ -146,10 +146,16 @@ class PoolAddresses:
         """Number of addresses of a family."""
         return sum(last - first + 1 for first, last in self.blocks(version))
 
-    def of_family(self, version: int) -> Iterator[Address]:
-        """The addresses of a family, lowest first, made as they are asked for."""
-        make = _MAKE[version]
-        return (make(number) for first, last in self.blocks(version) for number in range(first, last + 1))
+    def of_family(self, version: int, *, behind: Address | None = None) -> Iterator[Address]:
+        """The addresses of a family, lowest first, made as they are asked for.
+
+        With `behind`, which need not be one of them: from the next higher one to the end, then from the lowest on.
+        """
+        make, place = _MAKE[version], -1 if behind is None else int(behind)
+        for low, high in ((place + 1, 1 << 128), (0, place)):
+            for first, last in self.blocks(version):
+                for number in range(max(first, low), min(last, high) + 1):
+                    yield make(number)
 
     def __contains__(self, address: Address) -> bool:
         blocks, number = self.blocks(address.version), int(address)

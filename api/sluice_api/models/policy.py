@@ -108,7 +108,8 @@ class Addresses(Model):
     ] = Field(
         default_factory=list,
         max_length=2,
-        description="Exact addresses of the pool, at most one of each family; absent: the lowest free ones.",
+        description="Exact addresses of the pool, at most one of each family; absent: the next ones in "
+        "order, those that were never used before those that were.",
         json_schema_extra=rules(
             rule(
                 "size(self) < 2 || !self.all(a, isIP(a)) || ip(self[0]).family() != ip(self[1]).family()",

@@ -257,6 +257,12 @@ class FamilyCount(Model):
     assigned: int = counter("Addresses that policies have.")
     resting: int = counter("Addresses that rest after their policy let go of them.")
     free: int = counter("Addresses that can still be assigned.")
+    last_assigned: str | None = Field(
+        default=None,
+        alias="lastAssigned",
+        max_length=45,
+        description="The next address is looked for behind this one, so that those which were used come last.",
+    )
 
 
 class GatewayCount(Model):

@@ -6,7 +6,7 @@ Invariants:
   second object of the same name, so even two leaders cannot give one address to two policies.
 - Idempotent: when the claims exist the next plan claims nothing.
 - Restore before allocate: addresses that a status remembers and addresses that are asked for by name are settled for
-  every policy before anyone is given "the lowest free one". What a status remembers nobody else is given: nodes use it.
+  every policy before anyone is given the next free one. What a status remembers nobody else is given: nodes use it.
 - What rests (see `rest`) is given to the policy that it rests for and to no other.
 - Of two claims of one policy the older one counts: the younger was made because the older was not there (a backup that
   was restored late). What was asked for by name counts before it.
@@ -107,7 +107,7 @@ class Allocator:
         return answers
 
     def _settle(self, policy: Policy, mine: list[EgressIP], named: Mapping[int, Address | Refusal]) -> Allotment:
-        """Second pass: what is used, with the lowest free address for each family that has nothing yet."""
+        """Second pass: what is used, with the next free address for each family that has nothing yet."""
         pool = self._pools[policy.pool]
         used: list[EgressIP] = []
         new: list[Address] = []
@@ -120,7 +120,7 @@ class Allocator:
             if held is not None:
                 used.append(held)
             if answer is None and held is None:
-                answer = self._lowest_free(policy, pool, version)
+                answer = self._next_free(policy, pool, version)
             if isinstance(answer, Refusal):
                 kept = f"; {held.address} is kept until then" if held is not None else ""
                 refusals.append(Refusal(answer.reason, answer.message + kept))
@@ -174,15 +174,16 @@ class Allocator:
     def _by_name(self) -> dict[str, Pool]:
         return {name: resolved.pool for name, resolved in self._pools.items()}
 
-    def _lowest_free(self, policy: Policy, pool: ResolvedPool, version: int) -> Address | Refusal:
+    def _next_free(self, policy: Policy, pool: ResolvedPool, version: int) -> Address | Refusal:
         if not pool.gives:
             return _not_giving(pool)
         # Taken addresses only grow while one plan is made, so the search goes on where the last one ended.
-        cursor = self._cursors.setdefault((pool.pool.name, version), pool.walk(version))
-        for address in cursor:
-            if address not in self._owners:
-                self._owners[address] = policy.key
-                return address
+        key = (pool.pool.name, version)
+        if key not in self._cursors:
+            self._cursors[key] = pool.candidates(version, taken=self._owners)
+        for address in self._cursors[key]:
+            self._owners[address] = policy.key
+            return address
         total, name = pool.total(version), pool.pool.name
         if not total:
             return Refusal(

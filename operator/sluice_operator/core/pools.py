@@ -7,10 +7,11 @@ Invariants:
 - Pure: no I/O, no clock.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sluice_api.addresses import AddressError, PoolAddresses
+from sluice_api.candidates import candidates
 from sluice_api.reasons import Reason
 from sluice_operator.core.snapshot import Address, Namespace, Pool
 
@@ -44,9 +45,12 @@ class ResolvedPool:
         """How many addresses of a family it has."""
         return 0 if self.addresses is None else self.addresses.count(version)
 
-    def walk(self, version: int) -> Iterator[Address]:
-        """Its addresses of a family, lowest first."""
-        return iter(()) if self.addresses is None else self.addresses.of_family(version)
+    def candidates(self, version: int, *, taken: Container[Address]) -> Iterator[Address]:
+        """Its addresses of a family that are not `taken`, in the order in which they are handed out."""
+        if self.addresses is None:
+            return iter(())
+        after = self.pool.status.family(version).last_assigned
+        return candidates(self.addresses, version, after=after, taken=taken)
 
 
 def admits(pool: Pool, namespace: Namespace | None) -> bool:

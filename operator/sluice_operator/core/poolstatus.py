@@ -8,6 +8,7 @@ Invariants:
 
 from collections.abc import Iterator
 
+from sluice_api.candidates import moved_on
 from sluice_api.reasons import ConditionType, Reason
 from sluice_operator.core.conditions import Verdict, conditions
 from sluice_operator.core.degraded import Shortfall, degraded, stalled
@@ -59,9 +60,18 @@ def in_use(name: str, index: Index) -> bool:
 def _family(resolved: ResolvedPool, claims: tuple[EgressIP, ...], version: int) -> FamilyCount:
     mine = [claim for claim in claims if claim.address.version == version]
     total = resolved.total(version)
-    within = sum(1 for claim in mine if claim.address in resolved)
+    within = {claim.address for claim in mine if claim.address in resolved}
     resting = sum(1 for claim in mine if claim.resting_since)
-    return FamilyCount(total=total, assigned=len(mine) - resting, free=total - within, resting=resting)
+    last = resolved.pool.status.family(version).last_assigned
+    if resolved.addresses is not None:
+        last = moved_on(resolved.addresses, version, after=last, taken=within)
+    return FamilyCount(
+        total=total,
+        assigned=len(mine) - resting,
+        free=total - len(within),
+        resting=resting,
+        last_assigned=last,
+    )
 
 
 def _accepted(resolved: ResolvedPool) -> Verdict:

@@ -245,7 +245,8 @@ def _conditions(status: Document) -> tuple[Condition, ...]:
 
 def _family_count(value: object) -> FamilyCount:
     count = _mapping(value)
-    return FamilyCount(*(_number(count.get(name)) for name in ("total", "assigned", "free", "resting")))
+    numbers = {name: _number(count.get(name)) for name in ("total", "assigned", "free", "resting")}
+    return FamilyCount(**numbers, last_assigned=_address(count.get("lastAssigned")))
 
 
 def _quarantine(value: object) -> int:

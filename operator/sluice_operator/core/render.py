@@ -111,4 +111,10 @@ def _condition(condition: Condition) -> Document:
 
 
 def _family_count(count: FamilyCount) -> Document:
-    return {"total": count.total, "assigned": count.assigned, "resting": count.resting, "free": count.free}
+    return {
+        "total": count.total,
+        "assigned": count.assigned,
+        "resting": count.resting,
+        "free": count.free,
+        "lastAssigned": None if count.last_assigned is None else str(count.last_assigned),
+    }

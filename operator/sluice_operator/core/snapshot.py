@@ -99,6 +99,8 @@ class FamilyCount:
     assigned: int = 0
     free: int = 0
     resting: int = 0
+    last_assigned: Address | None = None
+    """Where the search for the next address goes on (see `sluice_api.candidates`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,10 @@ class PoolStatus:
     proxy: str = ""
     proxy_port: int | None = None
     conditions: tuple[Condition, ...] = ()
+
+    def family(self, version: int) -> FamilyCount:
+        """The count of a family."""
+        return self.ipv4 if version == 4 else self.ipv6
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ def test_no_history_gives_an_address_twice_or_loses_one() -> None:
     run_state_machine_as_test(AllocatorMachine, settings=limits)  # type: ignore[no-untyped-call]
 
 
-def test_an_address_that_a_status_remembers_is_restored_before_anyone_gets_the_lowest_free_one() -> None:
+def test_an_address_that_a_status_remembers_is_restored_before_anyone_gets_the_next_free_one() -> None:
     remembered = ip_address("198.51.100.1")
     older = Policy(PolicyKey("a", "old"), "u", 1, "2025", "p")
     younger = Policy(PolicyKey("a", "new"), "u", 1, "2026", "p", status=PolicyStatus(addresses=(remembered,)))

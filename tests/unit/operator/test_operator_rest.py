@@ -158,6 +158,20 @@ async def test_a_pool_chooses_how_long_its_addresses_rest_even_not_at_all() -> N
         assert story.addresses("b/other") == [FIRST], text
 
 
+async def test_addresses_that_were_never_used_are_given_before_one_that_was_even_after_a_restart() -> None:
+    story = await Story().start("198.51.100.17-198.51.100.19", quarantine="0s")
+    for number, expected in enumerate((SECOND, "198.51.100.19", FIRST, SECOND)):
+        for name in list(story.world.api.named(kube.EGRESS_POLICY)):
+            story.world.remove_policy(*name.split("/"))
+        await story.settle()
+        assert not story.claims()
+        story.operator = FakeOperator(story.world.api)
+        await story.operator.start()
+        story.world.policy("b", f"policy-{number}", "p")
+        await story.settle()
+        assert story.addresses(f"b/policy-{number}") == [expected]
+
+
 async def test_an_administrator_ends_a_rest_by_deleting_the_resting_claim() -> None:
     story = await Story().start()
     story.world.remove_policy("a", "one")
