@@ -33,17 +33,15 @@ goes on using them; only where their pool no longer lets its namespace in is its
 |---|---|
 | Ranges that run backwards or overlap, entries of `exclude` outside `addresses` | `InvalidSpec` |
 | More than 65,536 addresses in all, or none left | `InvalidSpec` |
+| Selectors that contradict themselves (`app: a` and `app DoesNotExist`) | `InvalidSpec` |
 | Addresses that an older pool has | `OverlapsPool` |
 | Whether the pool exists, and allows the namespace | `PoolNotFound`, `NamespaceNotAllowed` |
 | Whether requested addresses are the pool's, and free | `AddressNotInPool`, `AddressInUse` |
 
-A selector says `matchLabels`, `matchExpressions` or both; `matchLabels: {}` selects everything, and an empty `{}` is
-refused. The reason is safety: the API server drops fields it does not know for clients that do not ask for strict
-validation (kubectl does), so a misspelt `matchLabel` arrives as `{}` and would select every pod of the namespace.
-
-An address that no policy uses any more rests (`spec.quarantine` of its pool, an hour unless it says otherwise): its
-EgressIP stays, with `status.restingSince`, and only a policy of the same namespace and name gets it meanwhile.
-[Operations](operations.md#an-address-outlives-a-mistake) says which mistakes that mends.
+A selector says `matchLabels`, `matchExpressions` or both; `matchLabels: {}` selects everything, and an empty `{}` or
+`matchExpressions: []` alone is refused. The reason is safety: the API server drops fields it does not know for clients
+that do not ask for strict validation (kubectl does), so a misspelt `matchLabel` arrives as `{}` and would select every
+pod of the namespace.
 
 A CIDR in `addresses` leaves out its network and broadcast address (IPv4, /30 and shorter) or its first address (IPv6,
 /126 and shorter); ranges, single addresses and everything in `exclude` are literal.

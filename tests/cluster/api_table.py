@@ -95,6 +95,9 @@ GOOD = (
     Good(POOL, pool(namespaces={"matchExpressions": [{"key": "team", "operator": "In", "values": ["a", "b"]}]})),
     Good(POOL, pool(gateways={"replicas": 64, "nodeSelector": {"egress": ""}, "proxy": {"enabled": False}})),
     Good(POOL, pool(gateways={"resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": 2}}})),
+    Good(POOL, pool(gateways={"resources": {"requests": {"cpu": "0.5"}, "limits": {"cpu": "500m", "memory": 2**30}}})),
+    Good(POOL, pool(gateways={"nodeSelector": {"node-role.kubernetes.io/egress": "", "a": "A_b.c-1"}})),
+    Good(POOL, pool(namespaces={"matchLabels": {}, "matchExpressions": []})),
     Good(POOL, tolerates(operator="Exists")),
     Good(POOL, tolerates(key="egress", value="true", effect="NoExecute", tolerationSeconds=30)),
     Good(POOL, pool(announcement={"mode": "L2", "interface": "eth0.100"})),
@@ -124,6 +127,7 @@ NEVER, LARGE = "cannot be an egress IP", "the CIDR is too large"
 ADDRESSES, EXCLUDE = "spec.addresses", "spec.exclude"
 KEYS, VALUES = "a misspelt key counts as none", "In and NotIn need values"
 NAME = "the name also names a Service"
+KEY, VALUE = "not the key of a label", "not the value of a label"
 CLAIMED = "an EgressIP is named by its address"
 
 BAD_POOLS = (
@@ -164,6 +168,33 @@ BAD_POOLS = (
     Bad(POOL, "spec.gateways.replicas", "greater than or equal to 1", pool(gateways={"replicas": 0})),
     Bad(POOL, "spec.gateways.replicas", "less than or equal to 64", pool(gateways={"replicas": 65})),
     Bad(POOL, "spec.gateways.nodeSelector.a", "63", pool(gateways={"nodeSelector": {"a": LONG}})),
+    Bad(POOL, "spec.namespaces", KEYS, pool(namespaces={"matchExpressions": []})),
+    Bad(POOL, "spec.namespaces.matchLabels", KEY, pool(namespaces={"matchLabels": {"team name": "a"}})),
+    Bad(POOL, "spec.namespaces.matchLabels[team]", VALUE, pool(namespaces={"matchLabels": {"team": "a b"}})),
+    Bad(POOL, "spec.namespaces.matchExpressions[0].key", KEY, allows(key="-team", operator="Exists")),
+    Bad(POOL, "spec.namespaces.matchExpressions[0].values[0]", VALUE, allows(key="a", operator="In", values=["-"])),
+    *(
+        Bad(POOL, "spec.gateways.nodeSelector", KEY, pool(gateways={"nodeSelector": {key: ""}}))
+        for key in ("a b", "a/b/c", "/a", "a/", "Example.com/a", "_a", "a" * 64, "")
+    ),
+    *(
+        Bad(POOL, "spec.gateways.nodeSelector[a]", VALUE, pool(gateways={"nodeSelector": {"a": value}}))
+        for value in ("yes please", "-a", "a.", "é")
+    ),
+    Bad(POOL, "spec.gateways.tolerations[0].key", KEY, tolerates(key="a b", operator="Exists")),
+    Bad(POOL, "spec.gateways.tolerations[0].value", VALUE, tolerates(key="a", value="b c")),
+    *(
+        Bad(POOL, "spec.gateways.tolerations[0].tolerationSeconds", "goes with effect NoExecute only", spec)
+        for spec in (
+            tolerates(key="a", operator="Exists", tolerationSeconds=30),
+            tolerates(key="a", operator="Exists", effect="NoSchedule", tolerationSeconds=30),
+        )
+    ),
+    *(
+        Bad(POOL, "spec.gateways.resources.requests", "a request is above its limit",
+            pool(gateways={"resources": {"requests": {name: request}, "limits": {name: limit}}}))
+        for name, request, limit in (("cpu", 2, "1900m"), ("cpu", "0.5", "100m"), ("memory", "1Gi", "1G"))
+    ),
     Bad(POOL, "spec.gateways.tolerations[0]", "Equal needs a key", tolerates(value="x")),
     Bad(POOL, "spec.gateways.tolerations[0]", "takes no value", tolerates(operator="Exists", key="a", value="x")),
     Bad(POOL, "spec.gateways.tolerations[0].operator", "Unsupported value", tolerates(operator="exists", key="a")),
@@ -207,6 +238,9 @@ def selects(**expression: Any) -> Document:
 
 
 BAD_POLICIES = (
+    Bad(POLICY, "spec.podSelector", KEYS, policy(podSelector={"matchExpressions": []})),
+    Bad(POLICY, "spec.podSelector.matchLabels", KEY, policy(podSelector={"matchLabels": {"app name": "a"}})),
+    Bad(POLICY, "spec.podSelector.matchLabels[app]", VALUE, policy(podSelector={"matchLabels": {"app": "a b"}})),
     Bad(POLICY, "spec.pool", "Required value", {"podSelector": {"matchLabels": {}}}),
     Bad(POLICY, "spec.pool", "should match", policy(pool="Partners")),
     Bad(POLICY, "spec.pool", "at least 1", policy(pool="")),

@@ -31,8 +31,31 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
-Label = Annotated[str, Field(max_length=63)]
-LabelKey = Annotated[str, Field(max_length=317)]
+#: Syntax of labels (apimachinery, IsQualifiedName and IsValidLabelValue): what breaks it, no object can ever have.
+_KEY = (
+    "matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
+    "([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$')"
+)
+_KEY_REMEDY = (
+    "not the key of a label: write at most 63 letters, digits, '-', '_' and '.', beginning and ending with a letter "
+    "or digit, after a DNS name and '/' if it has one"
+)
+Label = Annotated[
+    str,
+    Field(
+        max_length=63,
+        json_schema_extra=rules(
+            rule(
+                "self.matches('^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$')",
+                "not the value of a label: write letters, digits, '-', '_' and '.', beginning and ending with a letter "
+                "or digit",
+            )
+        ),
+    ),
+]
+LabelKey = Annotated[str, Field(max_length=317, json_schema_extra=rules(rule(f"self.{_KEY}", _KEY_REMEDY)))]
+LABEL_KEYS = rules(rule(f"self.all(k, k.{_KEY})", _KEY_REMEDY))
+"""For a map whose keys are those of labels: a schema says nothing of a map's keys."""
 
 
 class Requirement(Model):
@@ -65,7 +88,7 @@ class Selector(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "has(self.matchLabels) || has(self.matchExpressions)",
+                "has(self.matchLabels) || has(self.matchExpressions) && size(self.matchExpressions) > 0",
                 "a selector needs matchLabels or matchExpressions (a misspelt key counts as none); "
                 "to select everything write matchLabels: {}",
             )
@@ -73,7 +96,11 @@ class Selector(Model):
     )
 
     match_labels: dict[LabelKey, Label] | None = Field(
-        default=None, alias="matchLabels", max_length=64, description="Labels that must have these values."
+        default=None,
+        alias="matchLabels",
+        max_length=64,
+        description="Labels that must have these values.",
+        json_schema_extra=LABEL_KEYS,
     )
     match_expressions: list[Requirement] | None = Field(
         default=None, alias="matchExpressions", max_length=32, description="Expressions that must all hold."

@@ -5,7 +5,18 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, WithJsonSchema
 
 from sluice_api.durations import PATTERN as DURATION
-from sluice_api.models.common import Condition, Label, LabelKey, Model, Selector, conditions, counter, rule, rules
+from sluice_api.models.common import (
+    LABEL_KEYS,
+    Condition,
+    Label,
+    LabelKey,
+    Model,
+    Selector,
+    conditions,
+    counter,
+    rule,
+    rules,
+)
 from sluice_api.reasons import ConditionType
 
 #: What CEL can tell about one entry: that it is an address, a range of one family, or a CIDR without host bits.
@@ -65,7 +76,12 @@ class Toleration(Model):
                 "has(self.operator) && self.operator == 'Exists' "
                 "? !has(self.value) || self.value == '' : has(self.key)",
                 "operator Exists takes no value, Equal needs a key: correct operator, key or value",
-            )
+            ),
+            rule(
+                "!has(self.tolerationSeconds) || has(self.effect) && self.effect == 'NoExecute'",
+                "tolerationSeconds goes with effect NoExecute only: correct the effect or remove tolerationSeconds",
+                path=".tolerationSeconds",
+            ),
         )
     )
 
@@ -114,6 +130,18 @@ Quantities = Annotated[
 class Resources(Model):
     """Requests and limits of a container."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.requests) || !has(self.limits) || self.requests.all(k, !(k in self.limits) || "
+                "!isQuantity(string(self.requests[k])) || !isQuantity(string(self.limits[k])) || "
+                "quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) <= 0)",
+                "a request is above its limit: lower the request or raise the limit",
+                path=".requests",
+            )
+        )
+    )
+
     requests: Quantities | None = Field(
         default=None, description="What a gateway's proxy is sure to get: cpu, memory, ephemeral-storage."
     )
@@ -132,11 +160,12 @@ class Gateways(Model):
         description="Gateways of the pool, each on a node of its own. One may die without any connection being lost.",
         json_schema_extra={"format": "int32"},
     )
-    node_selector: dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]] = Field(
+    node_selector: dict[LabelKey, Label] = Field(
         default_factory=dict,
         alias="nodeSelector",
         max_length=32,
         description="Labels of the nodes that may be gateways.",
+        json_schema_extra=LABEL_KEYS,
     )
     tolerations: list[Toleration] = Field(
         default_factory=list, max_length=32, description="Taints that the gateways tolerate, as in a pod."

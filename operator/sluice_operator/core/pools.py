@@ -69,14 +69,15 @@ def resolve(pools: Iterable[Pool]) -> Mapping[str, ResolvedPool]:
             continue
         families = frozenset(version for version in (4, 6) if addresses.blocks(version))
         overlap = _overlap(pool, addresses, resolved.values())
-        resolved[pool.name] = ResolvedPool(pool, addresses, families, overlap)
+        problem = Refusal(Reason.INVALID_SPEC, "; ".join(pool.problems)) if pool.problems else None
+        resolved[pool.name] = ResolvedPool(pool, addresses, families, overlap or problem)
     return resolved
 
 
 def _overlap(pool: Pool, addresses: PoolAddresses, older: Iterable[ResolvedPool]) -> Refusal | None:
     for other in older:
-        if other.addresses is None or other.refusal is not None:
-            continue
+        if other.addresses is None or (other.refusal is not None and not other.pool.problems):
+            continue  # a slip elsewhere in an older pool's spec gives nobody else its addresses
         shared = addresses.overlap(other.addresses)
         if shared is not None:
             return Refusal(

@@ -35,7 +35,7 @@ from sluice_operator.core.snapshot import (
     Selector,
     Slice,
 )
-from sluice_operator.core.validate import policy_problems
+from sluice_operator.core.validate import policy_problems, pool_problems
 
 Document = Mapping[str, Any]
 
@@ -68,6 +68,7 @@ def pool(document: Document) -> Pool:
             proxy_port=_number(proxy.get("port", 3128)),
         ),
         ports_per_slice=_number(spec.get("portsPerSlice", 1024)),
+        problems=pool_problems(spec),
         quarantine=_quarantine(spec.get("quarantine")),
         deleting="deletionTimestamp" in metadata,
         finalizers=tuple(metadata.get("finalizers") or ()),

@@ -125,7 +125,10 @@ class PoolStatus:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """An EgressPool. `quarantine` is how many seconds its addresses rest."""
+    """An EgressPool. `quarantine` is how many seconds its addresses rest.
+
+    `problems` are faults of its spec found while reading it, in words, but for those of its addresses.
+    """
 
     name: str
     uid: str
@@ -137,6 +140,7 @@ class Pool:
     gateways: GatewaySpec = GatewaySpec()
     ports_per_slice: int = 1024
     quarantine: int = int(QUARANTINE)
+    problems: tuple[str, ...] = ()
     deleting: bool = False
     finalizers: tuple[str, ...] = ()
     status: PoolStatus = PoolStatus()

@@ -10,10 +10,21 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from sluice_operator.core.selectors import contradictions
+
 
 def policy_problems(spec: Mapping[str, Any]) -> tuple[str, ...]:
     """Faults of an EgressPolicy's spec; each names the field, the value and the remedy."""
-    return (*_address_problems(spec.get("addresses") or {}), *_destination_problems(spec))
+    return (
+        *contradictions(spec.get("podSelector"), field="spec.podSelector"),
+        *_address_problems(spec.get("addresses") or {}),
+        *_destination_problems(spec),
+    )
+
+
+def pool_problems(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """Faults of an EgressPool's spec other than those of its addresses."""
+    return tuple(contradictions(spec.get("namespaces"), field="spec.namespaces"))
 
 
 def _address_problems(addresses: Mapping[str, Any]) -> Iterator[str]:

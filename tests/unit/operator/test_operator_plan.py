@@ -63,6 +63,7 @@ def _requests(address: str) -> Callable[[World], None]:
     return lambda world: world.policy("a", "three", "p", addresses={"requested": [address]})
 
 
+NEVER = {"key": "app", "operator": "DoesNotExist"}
 CASES: dict[str, tuple[Callable[[World], None], Callable[[World], None]]] = {
     "a pool that does not exist": (
         lambda world: world.policy("a", "one", "q"),
@@ -93,6 +94,18 @@ CASES: dict[str, tuple[Callable[[World], None], Callable[[World], None]]] = {
     "a destination with host bits": (
         lambda world: world.policy("a", "one", "p", destinations=[{"cidrs": ["203.0.113.5/24"]}]),
         _refused(kind="Accepted", reason="InvalidSpec", words=("spec.destinations[0].cidrs", "203.0.113.5/24")),
+    ),
+    "a selector that contradicts itself": (
+        lambda world: world.policy(
+            "a", "one", "p", podSelector={"matchLabels": {"app": "x"}, "matchExpressions": [NEVER]}
+        ),
+        _refused(kind="Accepted", reason="InvalidSpec", words=("spec.podSelector", "app=x", "app DoesNotExist")),
+    ),
+    "a pool whose namespaces contradict themselves": (
+        lambda world: world.pool(
+            "p", ["198.51.100.17"], namespaces={"matchLabels": {"app": "x"}, "matchExpressions": [NEVER]}
+        ),
+        lambda world: _expect(_condition(_pool(world), "Accepted"), "False", "InvalidSpec", "spec.namespaces"),
     ),
     "more nodes than slices": (
         lambda world: (
