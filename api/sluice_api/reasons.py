@@ -47,6 +47,7 @@ class Reason(StrEnum):
     POOL_EXHAUSTED = "PoolExhausted"
     ADDRESS_NOT_IN_POOL = "AddressNotInPool"
     ADDRESS_IN_USE = "AddressInUse"
+    ADDRESS_TAKEN = "AddressTaken"
     ADDRESS_CHANGED = "AddressChanged"
     PORTS_EXHAUSTED = "PortsExhausted"
     WAITING_FOR_NODES = "WaitingForNodes"
@@ -85,6 +86,8 @@ _MEANINGS = {
     "resting addresses are in the way, the message says when the next comes free.",
     Reason.ADDRESS_NOT_IN_POOL: "A requested address is not in the pool. Request another, or add it to the pool.",
     Reason.ADDRESS_IN_USE: "A requested address belongs to another policy, or rests for one that had it a while ago.",
+    Reason.ADDRESS_TAKEN: "Something that is not Sluice's has an address of the pool: a node, a Service, the API "
+    "server, a gateway, a pod, a machine on the link. No policy gets it. Exclude it from the pool, or free it.",
     Reason.ADDRESS_CHANGED: "The policy leaves with another address than a while ago; the message names both. Whoever "
     "admits its traffic by the address must admit the new one. The old one rests for this policy.",
     Reason.PORTS_EXHAUSTED: "There are more nodes than port slices; nodes that the message names have none. "
@@ -122,6 +125,7 @@ _LASTING = frozenset(
         Reason.POOL_EXHAUSTED,
         Reason.ADDRESS_NOT_IN_POOL,
         Reason.ADDRESS_IN_USE,
+        Reason.ADDRESS_TAKEN,
         Reason.PORTS_EXHAUSTED,
         Reason.GATEWAY_REJECTED,
     }
@@ -142,13 +146,14 @@ class ConditionReasons:
     bad: tuple[Reason, ...]
 
 
-_POOL_ACCEPTED = (Reason.PENDING, Reason.INVALID_SPEC, Reason.OVERLAPS_POOL)
+_POOL_ACCEPTED = (Reason.PENDING, Reason.INVALID_SPEC, Reason.OVERLAPS_POOL, Reason.ADDRESS_TAKEN)
 _POLICY_ACCEPTED = (Reason.PENDING, Reason.INVALID_SPEC, Reason.POOL_NOT_FOUND, Reason.NAMESPACE_NOT_ALLOWED)
 _ASSIGNED = (
     Reason.PENDING,
     Reason.POOL_EXHAUSTED,
     Reason.ADDRESS_NOT_IN_POOL,
     Reason.ADDRESS_IN_USE,
+    Reason.ADDRESS_TAKEN,
     Reason.PORTS_EXHAUSTED,
 )
 
@@ -192,7 +197,10 @@ CONDITIONS: Final = (
         ),
     ),
     ConditionReasons(
-        "EgressPolicy", ConditionType.DEGRADED, good=(Reason.AS_EXPECTED,), bad=(Reason.PENDING, Reason.AGENT_SILENT)
+        "EgressPolicy",
+        ConditionType.DEGRADED,
+        good=(Reason.AS_EXPECTED,),
+        bad=(Reason.PENDING, Reason.ADDRESS_TAKEN, Reason.AGENT_SILENT),
     ),
     ConditionReasons(
         "EgressPolicy", ConditionType.STALLED, good=(Reason.AS_EXPECTED,), bad=(*_POLICY_ACCEPTED, *_ASSIGNED[1:])

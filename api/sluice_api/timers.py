@@ -198,12 +198,19 @@ LEASE_MARGIN: Final = Timer(
 OPERATOR_COALESCE: Final = Timer(
     0.05, "that the operator lets a change wait for others before it plans", keeps="a policy has its address at once"
 )
+SURVEY: Final = Timer(
+    3.0,
+    "that a new pool, or one whose addresses changed, waits at most for every node to say which of them are in use",
+    keeps="an address that a node sees in use is given to nobody",
+)
 OPERATOR_RETRY_FIRST: Final = Timer(
     0.5, "before the operator tries again what could not be written; doubles each time", keeps="it heals without help"
 )
 OPERATOR_RETRY: Final = Timer(30.0, "most that the operator waits for that", keeps="it heals without help")
 RELIST: Final = Timer(
-    60.0, "between two complete lists by the operator", keeps="a deletion that a broken watch missed is noticed"
+    60.0,
+    "between two complete lists by the operator, and two looks at where the API server is",
+    keeps="a deletion that a broken watch missed is noticed; an address of the API server is given to nobody",
 )
 QUARANTINE: Final = Timer(
     3600.0,

@@ -56,7 +56,12 @@ def run(
         pods = gatewaypods.read(gateway_settings)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--gateway-settings") from error
-    settings = Settings(namespace=namespace, gateway_image=gateway_image, gateway_pods=pods)
+    settings = Settings(
+        namespace=namespace,
+        gateway_image=gateway_image,
+        gateway_pods=pods,
+        api_server_host=os.environ.get("KUBERNETES_SERVICE_HOST", ""),
+    )
     with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
         asyncio.run(operate(settings, identity=identity, metrics_host=metrics_host or None, metrics_port=metrics_port))
 

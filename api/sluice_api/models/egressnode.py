@@ -40,6 +40,17 @@ class GatewayHealth(Model):
     rtt_microseconds: int = counter("Time of the last probe to it and back.", alias="rttMicroseconds")
 
 
+class Occupied(Model):
+    """An address of some pool that is not free, as the node sees it."""
+
+    address: str = Field(max_length=45, description="The address.")
+    by: str = Field(
+        max_length=128,
+        description="What has it: pod, interface, network or broadcast address of an interface, gateway of a route, or "
+        "neighbour (a machine on the link, with its MAC address).",
+    )
+
+
 class EgressNodeStatus(Model):
     """What the node's agent reports."""
 
@@ -60,5 +71,17 @@ class EgressNodeStatus(Model):
     )
     gateways: list[GatewayHealth] = Field(
         default_factory=list, max_length=5000, description="Gateways as seen from the node."
+    )
+    occupied: list[Occupied] = Field(
+        default_factory=list,
+        max_length=256,
+        description="Addresses within the ranges of pools that the node sees in use by something else.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )
+    surveyed: str = Field(
+        default="",
+        max_length=64,
+        description="Digest of the names and generations of the pools that `occupied` speaks of. A new pool gives its "
+        "first addresses when every node has looked, or after three seconds.",
     )
     conditions: list[Condition] = conditions(ConditionType.PROGRAMMED, writer="the node's agent")

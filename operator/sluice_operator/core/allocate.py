@@ -35,6 +35,8 @@ class Allotment:
     refusals: tuple[Refusal, ...] = ()
     outside: tuple[Address, ...] = ()
     """Addresses in use that are no longer within the pool's ranges: kept until the policy lets go of them."""
+    waits: bool = False
+    """Its pool is not judged yet (see `survey`): nothing is to be said of what it lacks before that."""
 
     @property
     def is_claimed(self) -> bool:
@@ -138,7 +140,7 @@ class Allocator:
     ) -> Allotment:
         pool = self._pools[policy.pool]
         outside = (claim.address for claim in used if pool.addresses is not None and claim.address not in pool)
-        return Allotment(tuple(used), new, refusals, tuple(outside))
+        return Allotment(tuple(used), new, refusals, tuple(outside), waits=bool(refusals and pool.awaited))
 
     def _take(self, policy: Policy, pool: ResolvedPool, address: Address) -> Refusal | None:
         """Reserve one exact address, or say why not."""
@@ -152,7 +154,13 @@ class Allocator:
             )
         owner, claim = self._owners.get(address), self._claims.get(address)
         if owner is not None and owner != policy.key:
-            return Refusal(Reason.ADDRESS_IN_USE, self._whose(address, owner, claim))
+            return Refusal(Reason.ADDRESS_IN_USE, self._whose(policy, address, owner, claim))
+        taken = pool.taken.of(address)
+        if taken is not None:
+            return Refusal(
+                Reason.ADDRESS_TAKEN,
+                f"spec.addresses.requested: {address} is not free ({taken.owner}); request another address, or none",
+            )
         if claim is not None:
             return Refusal(
                 Reason.PENDING,
@@ -161,14 +169,16 @@ class Allocator:
         self._owners[address] = policy.key
         return None
 
-    def _whose(self, address: Address, owner: PolicyKey, claim: EgressIP | None) -> str:
+    def _whose(self, policy: Policy, address: Address, owner: PolicyKey, claim: EgressIP | None) -> str:
         until = rest.until(claim, self._by_name) if claim is not None else ""
         if until:
             return (
                 f"{address} rests until {until} for the policy that had it; request another address, or have an "
                 f"administrator end the rest: kubectl delete egressip {object_name(address)}"
             )
-        return f"{address} belongs to policy {owner}; request another address or remove it there"
+        # Other tenants' policies are not for this one's author to read of.
+        known = f"policy {owner.name}" if owner.namespace == policy.key.namespace else "another policy"
+        return f"spec.addresses.requested: {address} belongs to {known}; request another address, or none"
 
     @cached_property
     def _by_name(self) -> dict[str, Pool]:
@@ -184,7 +194,8 @@ class Allocator:
         for address in self._cursors[key]:
             self._owners[address] = policy.key
             return address
-        total, name = pool.total(version), pool.pool.name
+        total, name, lost = pool.total(version), pool.pool.name, self._lost(pool, version)
+        others = f", {lost} in use by others" if lost else ""
         if not total:
             return Refusal(
                 Reason.POOL_EXHAUSTED,
@@ -195,15 +206,22 @@ class Allocator:
         if resting:
             return Refusal(
                 Reason.POOL_EXHAUSTED,
-                f"pool {name} has no free IPv{version} address ({total - resting} of {total} assigned, {resting} "
-                f"resting for policies that had them); the next comes free at {until}; add addresses to the pool, or "
-                "have an administrator end a rest (kubectl delete egressip)",
+                f"pool {name} has no free IPv{version} address ({total - resting - lost} of {total} assigned, "
+                f"{resting} resting for policies that had them{others}); the next comes free at {until}; "
+                "add addresses to the pool, or have an administrator end a rest (kubectl delete egressip)",
             )
         return Refusal(
             Reason.POOL_EXHAUSTED,
-            f"pool {name} has no free IPv{version} address ({total} of {total} assigned); "
+            f"pool {name} has no free IPv{version} address ({total - lost} of {total} assigned{others}); "
             f"add addresses to the pool, remove policies, or leave IPv{version} out of spec.addresses.families",
         )
+
+    def _lost(self, pool: ResolvedPool, version: int) -> int:
+        """How many addresses of a pool and family nobody can be given, since something else has them."""
+        if not pool.taken:
+            return 0
+        given = sum(1 for address in self._owners if address.version == version and address in pool.taken)
+        return pool.taken.count(version) - given
 
     def _rests(self, pool: ResolvedPool, version: int) -> tuple[int, str]:
         """How many addresses of a pool and family rest, and until when the first of them."""
@@ -237,8 +255,14 @@ def _preferred(policy: Policy, claims: list[EgressIP]) -> EgressIP | None:
 
 
 def _not_giving(pool: ResolvedPool) -> Refusal:
+    """Why a pool gives nothing. What is wrong with it may name other pools, which is not for every tenant to read."""
     name = pool.pool.name
     if pool.pool.deleting:
         return Refusal(Reason.PENDING, f"pool {name} is being deleted; name another pool in spec.pool")
-    why = pool.refusal.message if pool.refusal is not None else "its status says why"
-    return Refusal(Reason.PENDING, f"pool {name} is not accepted: {why}")
+    if pool.refusal is None:
+        return Refusal(Reason.PENDING, f"the nodes have yet to see whether the addresses of pool {name} are free")
+    return Refusal(
+        Reason.PENDING,
+        f"pool {name} is not accepted ({pool.refusal.reason}), and gives nothing until its administrator has mended "
+        "it; its status says what is wrong",
+    )

@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from sluice_api.reasons import ConditionType, Reason
 from sluice_operator.core.actions import Notice
+from sluice_operator.core.pools import Refusal
 from sluice_operator.core.snapshot import Condition, Policy, Pool
 
 _PASSING: Final = frozenset({Reason.PENDING, Reason.WAITING_FOR_NODES, Reason.AGENT_SILENT})
@@ -25,10 +26,13 @@ def of_policy(policy: Policy, after: Iterable[Condition]) -> tuple[Notice, ...]:
     return (_notice("EgressPolicy", policy.key.namespace, policy.key.name, policy.uid, changed=changed),)
 
 
-def of_pool(pool: Pool, after: Iterable[Condition]) -> tuple[Notice, ...]:
-    """What to tell of a pool whose conditions become `after`."""
+def of_pool(pool: Pool, after: Iterable[Condition], refusal: Refusal | None = None) -> tuple[Notice, ...]:
+    """What to tell of a pool whose conditions become `after`; `refusal` may tell more than its condition may."""
     changed = _transition(pool.status.conditions, after)
-    return () if changed is None else (_notice("EgressPool", "", pool.name, pool.uid, changed=changed),)
+    if changed is None:
+        return ()
+    full = refusal.told if refusal is not None and changed.reason == refusal.reason else ""
+    return (_notice("EgressPool", "", pool.name, pool.uid, changed=changed, full=full),)
 
 
 def _transition(before: Iterable[Condition], after: Iterable[Condition]) -> Condition | None:
@@ -42,8 +46,8 @@ def _transition(before: Iterable[Condition], after: Iterable[Condition]) -> Cond
     return None
 
 
-def _notice(kind: Literal["EgressPolicy", "EgressPool"], *names: str, changed: Condition) -> Notice:
+def _notice(kind: Literal["EgressPolicy", "EgressPool"], *names: str, changed: Condition, full: str = "") -> Notice:
     namespace, name, uid = names
     severity: Literal["Normal", "Warning"] = "Normal" if changed.status == "True" else "Warning"
-    text = changed.message or Reason(changed.reason).meaning
+    text = full or changed.message or Reason(changed.reason).meaning
     return Notice(kind, namespace, name, uid, severity, changed.reason, text)

@@ -42,13 +42,14 @@ from sluice_operator.core.actions import (
     WritePolicyStatus,
     WritePoolStatus,
 )
+from sluice_operator.core.admission import refusals
 from sluice_operator.core.allocate import Allocator, Allotment
 from sluice_operator.core.gatewaystate import GatewayState, state_of
 from sluice_operator.core.index import Index, build
 from sluice_operator.core.keep import moves_along
 from sluice_operator.core.moved import moves
 from sluice_operator.core.moved import notices as changes_told
-from sluice_operator.core.pools import Refusal, ResolvedPool, admits, resolve
+from sluice_operator.core.pools import Refusal, ResolvedPool, admits, judge
 from sluice_operator.core.poolstatus import in_use, pool_status
 from sluice_operator.core.snapshot import EgressIP, Policy, PolicyKey, Pool, Slice, Snapshot
 from sluice_operator.core.status import PolicyFacts, policy_status
@@ -86,12 +87,14 @@ class _Planner:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._index: Index = build(snapshot)
-        self._pools: Mapping[str, ResolvedPool] = resolve(snapshot.pools.values())
-        self._refusals = {key: _refusal(policy, snapshot) for key, policy in snapshot.policies.items()}
+        self._pools: Mapping[str, ResolvedPool] = judge(snapshot)
+        self._refusals = refusals(snapshot)
         self._allotments = self._allot()
-        # A policy that is about to claim gets its status, and hence its id, from the next plan; one that is not
-        # accepted needs none.
-        self._claiming = {key for key, allotment in self._allotments.items() if not allotment.is_claimed}
+        # A policy that is about to claim gets its status, and hence its id, from the next plan; so does one whose pool
+        # is not judged yet; one that is not accepted needs none.
+        self._claiming = {
+            key for key, allotment in self._allotments.items() if allotment.waits or not allotment.is_claimed
+        }
         refused = {key for key, refusal in self._refusals.items() if refusal is not None}
         self._ids = ids.assign(snapshot.policies.values(), last=snapshot.ids.last, later=self._claiming | refused)
         self._proxy_ports = gateway.proxy_ports(snapshot.pools.values(), snapshot.gateway_objects)
@@ -220,6 +223,7 @@ class _Planner:
                 addresses=tuple(claim.address for claim in allotment.used),
                 outside=allotment.outside,
                 moved=moved,
+                taken=tuple(self._taken(allotment)),
                 id=self._ids.ids.get(key),
                 newest_revision=newest,
             )
@@ -229,6 +233,14 @@ class _Planner:
                 told = notices.of_policy(policy, status.conditions) + changes_told(policy, status.addresses, moved)
                 writes.append(WritePolicyStatus(key, status, policy.resource_version, told))
         yield from sorted(writes, key=lambda write: write.status.revision)
+
+    def _taken(self, allotment: Allotment) -> Iterator[str]:
+        """What a policy has that somebody else has too, in words."""
+        for claim in allotment.used:
+            resolved = self._pools.get(claim.pool)
+            taking = resolved.taken.of(claim.address) if resolved is not None else None
+            if taking is not None:
+                yield f"{claim.address} ({taking.owner})"
 
     def _lacking(self, policy: Policy, allotment: Allotment) -> Iterator[Refusal]:
         yield from allotment.refusals
@@ -280,6 +292,8 @@ class _Planner:
                 continue  # another write changes the pool or its counts: its status is for the next plan
             if self._gateways[name].undecided and not (pool.deleting and not in_use(name, self._index)):
                 continue  # whether the API server takes its gateway objects is known to the next plan
+            if resolved.awaited:
+                continue  # not judged yet
             status = pool_status(
                 resolved,
                 self._index,
@@ -289,24 +303,5 @@ class _Planner:
                 now=self._snapshot.now,
             )
             if status != pool.status:
-                told = notices.of_pool(pool, status.conditions)
+                told = notices.of_pool(pool, status.conditions, resolved.refusal)
                 yield WritePoolStatus(name, status, pool.resource_version, told)
-
-
-def _refusal(policy: Policy, snapshot: Snapshot) -> Refusal | None:
-    """Why a policy is not accepted; None when it is."""
-    if policy.problems:
-        return Refusal(Reason.INVALID_SPEC, "; ".join(policy.problems))
-    pool = snapshot.pools.get(policy.pool)
-    if pool is None:
-        known = f"there are: {names(sorted(snapshot.pools))}" if snapshot.pools else "there are none"
-        return Refusal(
-            Reason.POOL_NOT_FOUND, f"pool {policy.pool} does not exist ({known}); create it or correct spec.pool"
-        )
-    if not admits(pool, snapshot.namespaces.get(policy.key.namespace)):
-        return Refusal(
-            Reason.NAMESPACE_NOT_ALLOWED,
-            f"namespace {policy.key.namespace} does not match spec.namespaces of pool {pool.name}; "
-            "label the namespace so that it matches, or use another pool",
-        )
-    return None

@@ -3,17 +3,21 @@
 Invariants:
 - An address lies within the ranges of at most one accepted pool: of two pools that overlap the younger is not
   accepted, so a new pool never disturbs one that is in use.
-- A pool that is not accepted gives nothing new; what was assigned from it before stays.
+- A pool that is not accepted gives nothing new; what was assigned from it before stays. (One exception: where only
+  single addresses are withheld, the others are given. See `taken`.)
+- An address that somebody else has is never given.
 - Pure: no I/O, no clock.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sluice_api.addresses import AddressError, PoolAddresses
 from sluice_api.candidates import candidates
 from sluice_api.reasons import Reason
-from sluice_operator.core.snapshot import Address, Namespace, Pool
+from sluice_operator.core.snapshot import Address, Namespace, Pool, Snapshot
+from sluice_operator.core.survey import awaited
+from sluice_operator.core.taken import NOTHING, Takings, takings
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +26,29 @@ class Refusal:
 
     reason: Reason
     message: str
+    told: str = ""
+    """The same for administrators, by way of an Event: names what the message, which tenants may read, leaves out."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedPool:
-    """A pool with its addresses read; `addresses` is None when they cannot be. `families`: those it has."""
+    """A pool with its addresses read; `addresses` is None when they cannot be. `families`: those it has.
+
+    `taken` is what others have of it, `awaited` the nodes that have yet to look (see `survey`).
+    """
 
     pool: Pool
     addresses: PoolAddresses | None
     families: frozenset[int]
     refusal: Refusal | None
+    taken: Takings = NOTHING
+    awaited: frozenset[str] = frozenset()
 
     @property
     def gives(self) -> bool:
-        """Whether new addresses may be assigned from it."""
-        return self.refusal is None and not self.pool.deleting
+        """Whether new addresses may be assigned from it, other than those that are taken."""
+        sound = self.refusal is None or (self.refusal.reason == Reason.ADDRESS_TAKEN and not self.taken.whole)
+        return sound and not self.pool.deleting and not self.awaited
 
     def __contains__(self, address: Address) -> bool:
         return self.addresses is not None and address in self.addresses
@@ -46,11 +58,33 @@ class ResolvedPool:
         return 0 if self.addresses is None else self.addresses.count(version)
 
     def candidates(self, version: int, *, taken: Container[Address]) -> Iterator[Address]:
-        """Its addresses of a family that are not `taken`, in the order in which they are handed out."""
+        """Its addresses of a family that neither are `taken` nor anybody else's, in the order in which they go out."""
         if self.addresses is None:
             return iter(())
         after = self.pool.status.family(version).last_assigned
-        return candidates(self.addresses, version, after=after, taken=taken)
+        found = candidates(self.addresses, version, after=after, taken=taken)
+        return (address for address in found if address not in self.taken) if self.taken else found
+
+
+def judge(snapshot: Snapshot) -> Mapping[str, ResolvedPool]:
+    """What each pool of a snapshot can give: by its spec, by who else has its addresses, by who has yet to look."""
+    resolved = resolve(snapshot.pools.values())
+    missing = awaited(snapshot)
+    readable = {name: entry.addresses for name, entry in resolved.items() if entry.addresses is not None}
+    taken = takings(readable, snapshot)
+    return {
+        name: _amended(entry, taken.get(name, entry.taken), missing.get(name, entry.awaited))
+        for name, entry in resolved.items()
+    }
+
+
+def _amended(resolved: ResolvedPool, taken: Takings, missing: frozenset[str]) -> ResolvedPool:
+    if not taken and not missing:
+        return resolved
+    refusal, name = resolved.refusal, resolved.pool.name
+    if taken and refusal is None:
+        refusal = Refusal(Reason.ADDRESS_TAKEN, taken.message(name), taken.message(name, full=True))
+    return replace(resolved, refusal=refusal, taken=taken, awaited=missing)
 
 
 def admits(pool: Pool, namespace: Namespace | None) -> bool:
@@ -59,7 +93,10 @@ def admits(pool: Pool, namespace: Namespace | None) -> bool:
 
 
 def resolve(pools: Iterable[Pool]) -> Mapping[str, ResolvedPool]:
-    """Read every pool's addresses and decide which pools are accepted, older ones first."""
+    """Read every pool's addresses and decide which specs stand, older ones first.
+
+    Who else has an address does not count here: a pool's claim to its range must not come and go with a neighbour.
+    """
     resolved: dict[str, ResolvedPool] = {}
     for pool in sorted(pools, key=lambda pool: (pool.created, pool.name)):
         try:

@@ -2,7 +2,8 @@
 
 Invariants:
 - Counts are of claims (EgressIP objects), the truth about assignment, not of statuses.
-- A pool that is being deleted stays while anything uses it, and says what.
+- A pool that is being deleted stays while anything uses it, and says how much.
+- Nothing here names a policy, a namespace or an assigned address: tenants may read pools.
 - Pure: no I/O; the time is an argument.
 """
 
@@ -60,15 +61,17 @@ def in_use(name: str, index: Index) -> bool:
 def _family(resolved: ResolvedPool, claims: tuple[EgressIP, ...], version: int) -> FamilyCount:
     mine = [claim for claim in claims if claim.address.version == version]
     total = resolved.total(version)
+    # What somebody else has cannot be given, unless it was given before.
+    lost = resolved.taken.count(version) - sum(1 for claim in mine if claim.address in resolved.taken)
     within = {claim.address for claim in mine if claim.address in resolved}
     resting = sum(1 for claim in mine if claim.resting_since)
     last = resolved.pool.status.family(version).last_assigned
     if resolved.addresses is not None:
-        last = moved_on(resolved.addresses, version, after=last, taken=within)
+        last = moved_on(resolved.addresses, version, after=last, taken=within | resolved.taken.singles(version))
     return FamilyCount(
         total=total,
         assigned=len(mine) - resting,
-        free=total - len(within),
+        free=total - len(within) - lost,
         resting=resting,
         last_assigned=last,
     )
@@ -91,16 +94,18 @@ def _ready(
 ) -> Verdict:
     pool, kind = resolved.pool, ConditionType.READY
     if pool.deleting:
+        # Whose they are is for administrators only: tenants may read pools.
         if policies:
             message = (
-                f"deletion waits for {count(len(policies), 'policy', 'policies')} using this pool: {names(policies)}; "
-                "delete them or name another pool in their spec.pool"
+                f"deletion waits for {count(len(policies), 'policy', 'policies')} using this pool; delete them or name "
+                "another pool in their spec.pool (kubectl get egresspolicies --all-namespaces "
+                f"--field-selector spec.pool={pool.name})"
             )
         else:
             held = [claim.address for claim in claims if not claim.resting_since]
             message = (
-                f"deletion waits until every policy and node has let go of {count(len(held), 'address', 'addresses')}: "
-                f"{names(held)}; `kubectl get egressips` shows whose they are"
+                f"deletion waits until every policy and node has let go of {count(len(held), 'address', 'addresses')} "
+                f"(kubectl get egressips --field-selector spec.pool={pool.name})"
             )
         return Verdict(kind, "False", Reason.IN_USE, message)
     if not accepted.holds:

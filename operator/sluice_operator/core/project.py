@@ -144,6 +144,12 @@ def egress_node(document: Document) -> EgressNode:
         gateways_alive=tuple(
             (str(entry.get("node", "")), bool(entry.get("alive"))) for entry in status.get("gateways") or ()
         ),
+        occupied=tuple(
+            (address, intern(str(_mapping(entry).get("by", ""))))
+            for entry in status.get("occupied") or ()
+            if (address := _address(_mapping(entry).get("address"))) is not None
+        ),
+        surveyed=intern(str(status.get("surveyed") or "")),
         trouble=next(
             (
                 condition.message or condition.reason

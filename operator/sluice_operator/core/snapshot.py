@@ -10,7 +10,7 @@ Invariants:
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sluice_api.timers import QUARANTINE
 from sluice_operator.core.gatewaypods import DEFAULTS, GatewayPods
@@ -230,7 +230,8 @@ class NodePolicy:
 class EgressNode:
     """An agent's report. `removing`: it was asked to take everything out, so it programs nothing.
 
-    `gateways_alive` is what this node's probes say of gateway nodes (True: answers).
+    `gateways_alive` is what this node's probes say of gateway nodes (True: answers). `occupied` are addresses of pools
+    that it sees in use, and by what; `surveyed` is the digest of the pools that it went by.
     """
 
     name: str
@@ -238,6 +239,8 @@ class EgressNode:
     gateway_for: frozenset[str] = frozenset()
     policies: tuple[NodePolicy, ...] = ()
     gateways_alive: tuple[tuple[str, bool], ...] = ()
+    occupied: tuple[tuple[Address, str], ...] = ()
+    surveyed: str = ""
     trouble: str = ""
     removing: bool = False
 
@@ -265,6 +268,17 @@ class ClusterNode:
     taints: tuple[Taint, ...] = ()
     unschedulable: bool = False
     ready: bool = True
+
+
+class Service(NamedTuple):
+    """What a Service has outside the cluster's own ranges: `ingress` by status.loadBalancer, `external` by
+    spec.externalIPs. Most have nothing, and share NO_ADDRESSES."""
+
+    ingress: tuple[Address, ...] = ()
+    external: tuple[Address, ...] = ()
+
+
+NO_ADDRESSES: Final = Service()
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +323,8 @@ class Settings:
     namespace: str
     gateway_image: str
     gateway_pods: GatewayPods = DEFAULTS
+    api_server_host: str = ""
+    """Where this process finds the API server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +334,8 @@ class Snapshot:
     `nodes` are the reports of agents, `cluster_nodes` the Nodes of the cluster; either may lack what the other has.
     `silent` are the Nodes that ought to have an agent that gives signs of life, and have none; `unheard` those of which
     that is not known yet.
+    `services` go by namespace and name, the addresses of the API server by what says that they are its. `overdue` are
+    the pools for which the nodes have had their time to look (see `survey`).
     """
 
     now: str
@@ -330,6 +348,10 @@ class Snapshot:
     cluster_nodes: Mapping[str, ClusterNode] = field(default_factory=dict)
     silent: frozenset[str] = frozenset()
     unheard: frozenset[str] = frozenset()
+    services: Mapping[tuple[str, str], Service] = field(default_factory=dict)
+    service_cidrs: Mapping[str, tuple[Network, ...]] = field(default_factory=dict)
+    api_server: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
+    overdue: frozenset[str] = frozenset()
     gateway_objects: Mapping[tuple[str, str], GatewayObject] = field(default_factory=dict)
     rejections: Mapping[tuple[str, str], Rejection] = field(default_factory=dict)
     ids: IdCounter = IdCounter()

@@ -6,6 +6,7 @@ Invariants:
 - Pure: no I/O; the time is an argument.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sluice_api.reasons import ConditionType, Reason
@@ -31,6 +32,8 @@ class PolicyFacts:
     outside: tuple[Address, ...]
     moved: tuple[Move, ...]
     """Addresses that others have replaced a short while ago."""
+    taken: tuple[str, ...]
+    """Addresses of it that somebody else has, too, and who."""
     id: int | None
     newest_revision: int
     """The highest revision of any policy so far; a new one is above it."""
@@ -70,7 +73,7 @@ def policy_status(policy: Policy, facts: PolicyFacts, index: Index, *, now: str)
         nodes_programmed=len(concerned.difference(waiting)),
         conditions=conditions(
             old.conditions,
-            (*verdicts, degraded(filter(None, (silent,))), stalled(verdicts)),
+            (*verdicts, degraded(filter(None, (*_shortfalls(facts), silent))), stalled(verdicts)),
             generation=policy.generation,
             now=now,
         ),
@@ -151,6 +154,15 @@ def _ready(
         )
         return Verdict(kind, "True", Reason.OVERRIDDEN, message)
     return Verdict(kind, "True", Reason.READY, "")
+
+
+def _shortfalls(facts: PolicyFacts) -> Iterator[Shortfall]:
+    if facts.taken:
+        yield Shortfall(
+            Reason.ADDRESS_TAKEN,
+            f"in use by something else, too: {names(facts.taken)}; it stays assigned, but may not work: have it freed "
+            "there, or request another address",
+        )
 
 
 def _was(status: PolicyStatus, kind: ConditionType) -> str | None:

@@ -26,6 +26,7 @@ from sluice_operator.shell.clock import Clock
 from sluice_operator.shell.kube import Api, ApiError
 from sluice_operator.shell.leader import Leader
 from sluice_operator.shell.metrics import Metrics
+from sluice_operator.shell.surveys import Surveys
 from sluice_operator.shell.view import View
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Reconciler:
         self.wakeups = Wakeups()
         self.view = View(settings, wake=self.wakeups.wake)
         self._applier = Applier(api, self.view, namespace=settings.namespace, may_write=leader.is_leader)
+        self._surveys = Surveys(clock=time.monotonic, wake_after=self._wake_after)
         self._led = False
         self._retry: asyncio.TimerHandle | None = None
         self._posting: set[asyncio.Task[None]] = set()
@@ -87,7 +89,9 @@ class Reconciler:
     async def sync(self) -> None:
         """Fill every store, waiting for the API server and for the CRDs as long as it takes."""
         await _until_done(lambda: self.view.list_followed(self._api), what="read the cluster")
-        await _until_done(lambda: self.view.list_gateway_objects(self._api), what="read the gateway objects")
+        await _until_done(
+            lambda: self.view.poll(self._api), what="read the gateway objects and the API server's addresses"
+        )
 
     async def list_periodically(self) -> None:
         """Reconcile the stores with complete lists for ever: what a watch missed ends here."""
@@ -95,7 +99,7 @@ class Reconciler:
             await asyncio.sleep(RELIST)
             try:
                 await self.view.list_followed(self._api)
-                await self.view.list_gateway_objects(self._api)
+                await self.view.poll(self._api)
             except ApiError as error:
                 log.warning("cannot list: %s", error)
 
@@ -146,13 +150,14 @@ class Reconciler:
         if not self._led:
             # What another leader wrote a moment ago may not have reached our watches yet.
             await self.view.list_followed(self._api)
-            await self.view.list_gateway_objects(self._api)
+            await self.view.poll(self._api)
             await self._applier.read_ids()
             self._led = True
             log.info("leading; everything was read afresh")
         for _ in range(ROUNDS):
             causes = self.wakeups.take()
-            snapshot = self.view.snapshot(now=self._clock())
+            overdue = self._surveys.overdue(self.view.pools.snapshot())
+            snapshot = self.view.snapshot(now=self._clock(), overdue=overdue)
             made = self._plan(snapshot)
             if not made.actions:
                 self._wake_when_due(snapshot)
@@ -181,6 +186,9 @@ class Reconciler:
         made = plan(snapshot)
         self._metrics.observe(snapshot, seconds=time.perf_counter() - started)
         return made
+
+    def _wake_after(self, seconds: float, why: str) -> None:
+        asyncio.get_running_loop().call_later(seconds, self.wakeups.wake, why)
 
     def _account(self, outcome: Outcome) -> None:
         self._metrics.writes.inc(outcome.written)

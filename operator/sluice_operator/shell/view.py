@@ -19,14 +19,17 @@ from sluice_operator.core.snapshot import (
     GatewayObject,
     IdCounter,
     Namespace,
+    Network,
     Policy,
     PolicyKey,
     Pool,
     Rejection,
+    Service,
     Settings,
     Snapshot,
 )
 from sluice_operator.shell import kube
+from sluice_operator.shell.api_server import ApiServerAddresses
 from sluice_operator.shell.kube import Api, Resource
 from sluice_operator.shell.store import Document, Store
 
@@ -36,6 +39,10 @@ GATEWAY_LABELS = f"{LABEL_APP}={GATEWAY_APP}"
 def _name(document: Document) -> str:
     name: str = document["metadata"]["name"]
     return name
+
+
+def _service_key(document: Document) -> tuple[str, str]:
+    return document["metadata"]["namespace"], document["metadata"]["name"]
 
 
 def _policy_key(document: Document) -> PolicyKey:
@@ -78,6 +85,13 @@ class View:
         self.cluster_nodes = Store[str, ClusterNode](
             "cluster node", project=project_cluster.cluster_node, key_of=_name, wake=wake
         )
+        self.services = Store[tuple[str, str], Service](
+            "service", project=project_cluster.service, key_of=_service_key, wake=wake
+        )
+        self.service_cidrs = Store[str, tuple[Network, ...]](
+            "service range", project=project_cluster.service_cidr, key_of=_name, wake=wake
+        )
+        self.api_server = ApiServerAddresses(settings.api_server_host, wake=wake)
         self.gateway_objects = Store[tuple[str, str], GatewayObject](
             "gateway",
             project=lambda document: project.gateway_object(document, kind=document["kind"]),
@@ -91,6 +105,8 @@ class View:
             Followed(kube.EGRESS_IP, self.egress_ips),
             Followed(kube.EGRESS_NODE, self.nodes),
             Followed(kube.NODE, self.cluster_nodes),
+            Followed(kube.SERVICE, self.services),
+            Followed(kube.SERVICE_CIDR, self.service_cidrs),
         )
 
     @property
@@ -113,10 +129,11 @@ class View:
     @property
     def synced(self) -> bool:
         """Whether every store has taken a complete list."""
-        return self.gateway_objects.synced and all(entry.store.synced for entry in self.followed)
+        polled = self.gateway_objects.synced and self.api_server.synced
+        return polled and all(entry.store.synced for entry in self.followed)
 
-    def snapshot(self, *, now: str) -> Snapshot:
-        """What is known at this moment. Raises RuntimeError before the stores have synced."""
+    def snapshot(self, *, now: str, overdue: frozenset[str] = frozenset()) -> Snapshot:
+        """What is known at this moment; `overdue` is Snapshot's. Raises RuntimeError before the stores have synced."""
         if not self.synced:
             raise RuntimeError("a snapshot of stores that have not synced would be of half the cluster")
         return Snapshot(
@@ -130,6 +147,10 @@ class View:
             cluster_nodes=self.cluster_nodes.snapshot(),
             silent=agents.having(Voice.SILENT, self.presences),
             unheard=agents.having(Voice.UNHEARD, self.presences),
+            services=self.services.snapshot(),
+            service_cidrs=self.service_cidrs.snapshot(),
+            api_server=self.api_server.known,
+            overdue=overdue,
             gateway_objects=self.gateway_objects.snapshot(),
             rejections=dict(self.rejections),
             ids=self.ids,
@@ -144,6 +165,11 @@ class View:
         for entry in self.followed:
             documents, version = await api.list(entry.resource)
             entry.store.replace(documents, version=version)
+
+    async def poll(self, api: Api) -> None:
+        """Read again what is not watched. Raises ApiError."""
+        await self.api_server.read(api)
+        await self.list_gateway_objects(api)
 
     async def list_gateway_objects(self, api: Api) -> None:
         """Reconcile the gateway objects, those of our namespace, with a complete list. Raises ApiError."""

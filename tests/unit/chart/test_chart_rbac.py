@@ -28,8 +28,8 @@ def granted(objects: list[dict[str, Any]]) -> Iterator[Right]:
             continue
         role = roles[binding["roleRef"]["kind"], binding["roleRef"]["name"]]
         scope = "cluster" if binding["kind"] == "ClusterRoleBinding" else "namespace"
-        if binding["metadata"].get("namespace") == "default":
-            scope = "namespace default"
+        if binding["metadata"].get("namespace") in ("default", "kube-public"):
+            scope = f"namespace {binding['metadata']['namespace']}"
         for subject, rule in product(binding["subjects"], role["rules"]):
             names = rule.get("resourceNames", ["any"])
             for group, resource, name, verb in product(rule["apiGroups"], rule["resources"], names, rule["verbs"]):

@@ -15,7 +15,11 @@ CHART = Path(__file__).parents[3] / "charts" / "sluice"
 KUBERNETES_VERSIONS = ["1.34", "1.36"]
 NOT_OF_KUBERNETES = {"monitoring.coreos.com/v1"}
 #: The API server's own addresses are an EndpointSlice in the namespace default.
-READS_API_SERVER = {("Role", "sluice-agent"), ("RoleBinding", "sluice-agent")}
+ELSEWHERE = {
+    "default": {"sluice-agent", "sluice-operator-api-server"},
+    "kube-public": {"sluice-operator-cluster-info"},
+}
+"""Roles to read one object of another namespace: those that say where the API server is."""
 CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
 
 DIGEST = "sha256:" + "0" * 64
@@ -111,7 +115,8 @@ def test_no_object_is_rendered_twice_and_each_is_in_the_namespace_of_the_release
         assert key not in seen
         seen.add(key)
         if item["kind"] not in CLUSTER_SCOPED:
-            where = "default" if key in READS_API_SERVER else "sluice-system"
+            role = item["kind"] in ("Role", "RoleBinding")
+            where = next((place for place, names in ELSEWHERE.items() if role and key[1] in names), "sluice-system")
             assert item["metadata"]["namespace"] == where, key
 
 

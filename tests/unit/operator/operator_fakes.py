@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sluice_api.occupied import digest
 from sluice_operator.core.snapshot import PolicyKey, Settings
 from sluice_operator.core.times import moment
 from sluice_operator.shell import kube
@@ -291,8 +292,8 @@ class FakeOperator:
         )
         self._delivered = len(api.events)
         view = self.reconciler.view
-        self._feeds = {feed.resource.plural: (feed, "") for feed in view.feeds}
-        self._feeds |= {feed.resource.plural: (feed, SETTINGS.namespace) for feed in view.gateway_feeds}
+        self._feeds = [(feed, "") for feed in view.feeds]
+        self._feeds += [(feed, SETTINGS.namespace) for feed in view.gateway_feeds]
 
     async def start(self) -> None:
         await self.reconciler.sync()
@@ -301,15 +302,16 @@ class FakeOperator:
         """Deliver the events that have happened since the last pump."""
         for number in range(self._delivered, len(self.api.events)):
             resource, kind, document = self.api.events[number]
-            feed, only = self._feeds.get(resource.plural, (None, ""))
-            if feed is None or drop(number) or (only and document["metadata"].get("namespace") != only):
+            if drop(number):
                 continue
-            (feed.remove if kind == "DELETED" else feed.put)(copied(document))
+            for feed, only in self._feeds:
+                if feed.resource == resource and only in ("", document["metadata"].get("namespace")):
+                    (feed.remove if kind == "DELETED" else feed.put)(copied(document))
         self._delivered = len(self.api.events)
 
     async def relist(self) -> None:
         await self.reconciler.view.list_followed(self.api)
-        await self.reconciler.view.list_gateway_objects(self.api)
+        await self.reconciler.view.poll(self.api)
 
 
 @dataclass
@@ -319,6 +321,7 @@ class World:
     api: FakeApi = field(default_factory=FakeApi)
     pods: dict[str, dict[PolicyKey, int]] = field(default_factory=dict)
     gateways: dict[str, list[str]] = field(default_factory=dict)
+    occupied: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
     def pool(self, name: str, addresses: list[str], **spec: Any) -> None:
         self.api.put(kube.EGRESS_POOL, {"metadata": {"name": name}, "spec": {"addresses": addresses, **spec}})
@@ -366,7 +369,7 @@ class World:
 
     def agents(self) -> None:
         """Every node's agent programs what it sees and reports it."""
-        policies = self.api.named(kube.EGRESS_POLICY)
+        policies, pools = self.api.named(kube.EGRESS_POLICY), self.api.named(kube.EGRESS_POOL)
         newest = max((p.get("status", {}).get("revision", 0) for p in policies.values()), default=0)
         for name, pods in self.pods.items():
             known = self.api.objects[kube.EGRESS_NODE.plural, "", name]
@@ -382,7 +385,14 @@ class World:
                 for key, count in pods.items()
                 if str(key) in policies and count
             ]
-            status = {"revision": revision, "gatewayFor": self.gateways[name], "policies": listed}
+            surveyed = digest((pool, entry["metadata"]["generation"]) for pool, entry in pools.items())
+            status = {
+                "revision": revision,
+                "gatewayFor": self.gateways[name],
+                "policies": listed,
+                "surveyed": surveyed,
+                "occupied": [{"address": address, "by": by} for address, by in self.occupied.get(name, ())],
+            }
             self.api.put(kube.EGRESS_NODE, {"metadata": {"name": name}, "status": status})
 
     def state(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ def _arrange(world: World) -> None:
     world.node("n1", gateway_for=["p"])
     world.pool("p", ["198.51.100.0/24"])
     world.policy("a", "one", "p")
+    world.agents()
 
 
 async def test_a_leader_that_lost_its_lease_in_the_middle_of_a_plan_writes_no_more() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.operator.operator_fakes import FakeApi
 
 from sluice_operator.core import project
 from sluice_operator.core.snapshot import Namespace, Settings
@@ -84,11 +85,14 @@ def test_every_order_of_arrival_ends_the_same(order: list[int]) -> None:
     assert store.snapshot() == {"a": Namespace("a", {"x": "2"})}
 
 
-def test_there_is_no_snapshot_of_half_the_cluster() -> None:
+async def test_there_is_no_snapshot_of_half_the_cluster() -> None:
     view = View(Settings("s", "i"), wake=lambda _: None)
     for entry in view.followed:
         entry.store.replace([], version=1)
     with pytest.raises(RuntimeError, match="not synced"):
         view.snapshot(now="")
     view.gateway_objects.replace([], version=1)
+    with pytest.raises(RuntimeError, match="not synced"):
+        view.snapshot(now="")
+    await view.api_server.read(FakeApi())
     assert view.snapshot(now="").pools == {}
