@@ -79,7 +79,8 @@ def document(kind: Kind) -> dict[str, Any]:
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
-            "metadata": {"type": "object"},
+            # the name is there for rules to point at: without it their messages say <nil>
+            "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
             "spec": {**_defaults(schema_of(kind.spec)), "description": "What is wanted."},
             "status": status,
         },

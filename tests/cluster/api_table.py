@@ -105,6 +105,7 @@ GOOD = (
     *(Good(POOL, pool(portsPerSlice=size)) for size in (128, 16384)),
     *(Good(POOL, pool(quarantine=text)) for text in ("0s", "45s", "90m", "1h", "1h30m", "24h0m0s", "8760h")),
     Good(POOL, pool(), name="p" + "0" * 54),
+    Good(POOL, pool(), name="sluice"),
     Good(POLICY, policy()),
     Good(POLICY, policy(podSelector={"matchLabels": {}})),
     Good(POLICY, policy(podSelector={"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]})),
@@ -223,9 +224,11 @@ BAD_POOLS = (
     Bad(POOL, "spec.portsPerSlice", "power of two", pool(portsPerSlice=1000)),
     Bad(POOL, "spec.portsPerSlice", "greater than or equal to 128", pool(portsPerSlice=64)),
     Bad(POOL, "spec.portsPerSlice", "less than or equal to 16384", pool(portsPerSlice=32768)),
-    Bad(POOL, "", NAME, pool(), name="partners.eu"),
-    Bad(POOL, "", NAME, pool(), name="9partners"),
-    Bad(POOL, "", NAME, pool(), name="p" + "0" * 55),
+    Bad(POOL, "metadata.name", NAME, pool(), name="partners.eu"),
+    Bad(POOL, "metadata.name", NAME, pool(), name="9partners"),
+    Bad(POOL, "metadata.name", "Sluice's own Services", pool(), name="sluice-operator-metrics"),
+    Bad(POOL, "metadata.name", "Sluice's own Services", pool(), name="sluice-x"),
+    Bad(POOL, "metadata.name", NAME, pool(), name="p" + "0" * 55),
 )  # fmt: skip
 
 OUTSIDE = "an exception lies outside of every CIDR"
@@ -294,9 +297,9 @@ BAD_POLICIES = (
 )  # fmt: skip
 
 BAD_CLAIMS = (
-    Bad(IP, "", CLAIMED, claim(), name="198.51.100.22"),
-    Bad(IP, "", CLAIMED, claim("2001:db8:100::5"), name="2001-db8-100--5"),
-    Bad(IP, "", CLAIMED, claim("2001:db8:100::5"), name="2001-0db8-0100-0000-0000-0000-0000-0006"),
+    Bad(IP, "metadata.name", CLAIMED, claim(), name="198.51.100.22"),
+    Bad(IP, "metadata.name", CLAIMED, claim("2001:db8:100::5"), name="2001-db8-100--5"),
+    Bad(IP, "metadata.name", CLAIMED, claim("2001:db8:100::5"), name="2001-0db8-0100-0000-0000-0000-0000-0006"),
     Bad(IP, "spec.address", "not an IP address", claim("partners"), name="partners"),
     Bad(IP, "spec.pool", "Required value", {"address": "198.51.100.21", "policy": owner()}, name="198.51.100.21"),
     Bad(IP, "spec.policy.namespace", "at least 1", claim(policy=owner(namespace="")), name="198.51.100.21"),

@@ -68,7 +68,9 @@ def test_a_bad_object_is_refused_at_its_field_and_leaves_nothing(clean: ApiServe
     assert answer.status == 422, answer.body
     assert case.message in answer.message
     causes = answer.body["details"]["causes"]
-    assert case.field in {cause.get("field", "").removeprefix("<nil>") for cause in causes}
+    assert case.field in {cause.get("field", "") for cause in causes}
+    ours = [cause for cause in causes if "some validation rules were not checked" not in cause["message"]]
+    assert "<nil>" not in {cause.get("field", "") for cause in ours}
     assert clean.stored(STORED) == before
 
 

@@ -69,6 +69,12 @@ KINDS = (
                 "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,53}[a-z0-9])?$')",
                 "the name also names a Service and, with -gateway, a Deployment: use at most 55 lower-case letters, "
                 "digits and '-', beginning with a letter",
+                path=".metadata.name",
+            ),
+            rule(
+                f"!self.metadata.name.startsWith('{names.RESERVED_PREFIX}')",
+                f"names that begin with {names.RESERVED_PREFIX} are those of Sluice's own Services: choose another",
+                path=".metadata.name",
             ),
         ),
     ),
@@ -118,6 +124,7 @@ KINDS = (
                 ": size(self.metadata.name) == 39 && isIP(self.metadata.name.replace('-', ':')) && "
                 "ip(self.metadata.name.replace('-', ':')) == ip(self.spec.address))",
                 "an EgressIP is named by its address (IPv6 exploded, '-' for ':'), so that nobody can claim it twice",
+                path=".metadata.name",
             ),
         ),
     ),

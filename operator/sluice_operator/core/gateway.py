@@ -59,6 +59,14 @@ def differs(live: GatewayObject | None, wanted: Mapping[str, Any]) -> bool:
     )
 
 
+def is_ours(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether an object under a name that we need is a gateway object, or was: somebody may have edited our labels."""
+    metadata = live["metadata"]
+    owners = {owner.get("uid") for owner in metadata.get("ownerReferences") or ()}
+    ours = {owner["uid"] for owner in wanted["metadata"]["ownerReferences"]}
+    return (metadata.get("labels") or {}).get(LABEL_APP) == GATEWAY_APP or bool(owners & ours)
+
+
 def key_of(document: Mapping[str, Any]) -> tuple[str, str]:
     """Kind and name."""
     return document["kind"], document["metadata"]["name"]

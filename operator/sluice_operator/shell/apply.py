@@ -10,7 +10,7 @@ Invariants:
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -178,16 +178,32 @@ class Applier:
         self._view.egress_ips.gone(action.name)
 
     async def _apply_gateway_object(self, action: ApplyGatewayObject) -> None:
-        kind = action.document["kind"]
+        kind, name = gateway.key_of(action.document)
+        resource = kube.GATEWAY_KINDS[kind]
+        ours = action.ours or await self._is_ours(resource, action.document)
         try:
-            answer = await self._api.apply(
-                kube.GATEWAY_KINDS[kind], action.document, namespace=self._namespace, force=action.ours
-            )
+            answer = await self._api.apply(resource, action.document, namespace=self._namespace, force=ours)
         except Conflict as error:
-            # Not a stale view: without force it is an object that somebody else made under the name we need.
-            raise Rejected(f"{kind} {action.document['metadata']['name']} is not ours: {error}") from error
+            # Not a stale view: somebody made an object under the name we need since we looked.
+            raise Rejected(f"{kind} {name} is not ours: {error}") from error
         self._view.rejections.pop(gateway.key_of(action.document), None)
         self._view.gateway_objects.put({"kind": kind, **answer})
+
+    async def _is_ours(self, resource: kube.Resource, document: Mapping[str, Any]) -> bool:
+        """Look before a name is taken. Raises Rejected when somebody else's object has it.
+
+        That an apply without force conflicts is no protection: it does so only where both set a field to different
+        values, and adds our labels, port and owner to the rest; the object would then be deleted with our pool.
+        """
+        name = document["metadata"]["name"]
+        try:
+            live = await self._api.get(resource, name, namespace=self._namespace)
+        except NotFound:
+            return False
+        if not gateway.is_ours(live, document):
+            said = f"{resource.kind} {name} is there already and is not ours: delete it, or rename the pool"
+            raise Rejected(said, said=said)
+        return True
 
     def _note_rejection(self, action: ApplyGatewayObject, error: Rejected) -> None:
         key = gateway.key_of(action.document)

@@ -9,6 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from sluice_api.names import RESERVED_PREFIX
 from sluice_operator.core import gatewaypods
 
 CHART = Path(__file__).parents[3] / "charts" / "sluice"
@@ -265,3 +266,13 @@ def gateway_settings(objects: list[dict[str, Any]]) -> str:
     (operator,) = one(objects, "Deployment", "sluice-operator")["spec"]["template"]["spec"]["containers"]
     settings: str = {entry["name"]: entry.get("value") for entry in operator["env"]}["SLUICE_GATEWAY_SETTINGS"]
     return settings
+
+
+@pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS)
+def test_no_pool_can_be_named_as_a_service_of_the_chart(render: Render, values: dict[str, Any]) -> None:
+    """A pool's Service bears the pool's name; the API server refuses pools whose name begins with the prefix."""
+    for item in render(values):
+        if item["kind"] in {"Service", "Deployment", "PodDisruptionBudget"}:
+            name = item["metadata"]["name"]
+            assert name.startswith(RESERVED_PREFIX), name
+            assert not name.endswith("-gateway"), name

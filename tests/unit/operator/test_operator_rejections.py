@@ -173,3 +173,35 @@ async def test_why_a_deployment_has_no_pods_is_said_at_the_pool(condition: dict[
     assert _conditions(world)["Ready"][:2] == ("False", "NoGatewayReady")
     assert words in _conditions(world)["Ready"][2]
     assert words in _conditions(world)["Degraded"][2]
+
+
+async def test_an_object_of_somebody_else_under_a_pools_name_is_left_alone_and_named() -> None:
+    world = World()
+    operator = await _start(world)
+    theirs = {
+        "metadata": {"namespace": "sluice-system", "name": "p", "labels": {"app": "metrics"}},
+        "spec": {"clusterIP": "None", "ports": [{"port": 9810}]},
+    }
+    before = world.api.put(kube.SERVICE, theirs)
+    _base(world)
+    await settle(world, operator)
+    assert world.api.named(kube.SERVICE)["sluice-system/p"] == before
+    found = _conditions(world)
+    assert found["Ready"][0] == "False"
+    assert "Service p is there already and is not ours: delete it, or rename the pool" in found["Ready"][2]
+
+
+async def test_a_gateway_object_whose_labels_were_taken_away_is_known_by_its_owner() -> None:
+    world = World()
+    operator = await _start(world)
+    _base(world, gateways=["p"])
+    await settle(world, operator)
+    key = ("services", "sluice-system", "p")
+    stripped = {**world.api.objects[key]}
+    stripped["metadata"] = {**stripped["metadata"], "labels": {}}
+    world.api.objects[key] = stripped
+    operator = await _start(world)
+    await settle(world, operator)
+    labels = world.api.objects[key]["metadata"]["labels"]
+    assert labels["app.kubernetes.io/name"] == "sluice-gateway"
+    assert _conditions(world)["Ready"][0] == "True"
