@@ -37,6 +37,9 @@ POLICY_ID_MIN: Final = 1
 POLICY_ID_MAX: Final = 16383
 """Fourteen bits: the next two are kube-proxy's packet marks (0x4000, 0x8000), and the id travels as a packet mark."""
 
+OVERRIDDEN_BY_MAX: Final = 8
+"""Policies that a node names as those which take precedence over one of its policies."""
+
 TUNNEL_DEVICE: Final = "sluice0"
 TUNNEL_PORT: Final = 4797
 PROBE_PORT: Final = 3785

@@ -53,6 +53,8 @@ class Reason(StrEnum):
     WAITING_FOR_NODES = "WaitingForNodes"
     AGENT_SILENT = "AgentSilent"
     NO_GATEWAY_READY = "NoGatewayReady"
+    NO_HOLDER = "NoHolder"
+    RESTING = "Resting"
     GATEWAY_REJECTED = "GatewayRejected"
     GATEWAYS_MISSING = "GatewaysMissing"
     OVERRIDDEN = "Overridden"
@@ -97,6 +99,10 @@ _MEANINGS = {
     "is true on these nodes is not known. See the sluice-agent pods there.",
     Reason.NO_GATEWAY_READY: "No gateway of the pool is ready, so selected traffic is dropped. "
     "See the pool's gateway Deployment.",
+    Reason.NO_HOLDER: "No live gateway says that it answers for the address, so what is sent to it does not arrive. It "
+    "lasts a moment when an address is new; after that see the agents of the pool's gateways.",
+    Reason.RESTING: "No policy uses the address at the moment. It is kept for the one that had it, for as long as "
+    "spec.quarantine of the pool says.",
     Reason.GATEWAY_REJECTED: "The API server refuses a Deployment, Service or PodDisruptionBudget of the pool; "
     "the message has its words. Correct spec.gateways, or what refuses it. It is tried again from time to time.",
     Reason.GATEWAYS_MISSING: "Fewer gateways are ready than spec.gateways.replicas asks for: traffic leaves, with less "
@@ -204,6 +210,19 @@ CONDITIONS: Final = (
     ),
     ConditionReasons(
         "EgressPolicy", ConditionType.STALLED, good=(Reason.AS_EXPECTED,), bad=(*_POLICY_ACCEPTED, *_ASSIGNED[1:])
+    ),
+    ConditionReasons(
+        "EgressIP",
+        ConditionType.READY,
+        good=(Reason.READY,),
+        bad=(
+            Reason.PENDING,
+            Reason.RESTING,
+            Reason.WAITING_FOR_NODES,
+            Reason.NO_GATEWAY_READY,
+            Reason.NO_HOLDER,
+            Reason.AGENT_SILENT,
+        ),
     ),
     ConditionReasons(
         "EgressNode",

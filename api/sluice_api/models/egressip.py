@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from sluice_api.models.common import Model, counter, rule, rules
+from sluice_api.models.common import Condition, Model, conditions, counter, rule, rules
+from sluice_api.reasons import ConditionType
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 
@@ -55,6 +56,7 @@ class SliceStatus(Model):
 class EgressIPStatus(Model):
     """Who uses the address."""
 
+    observed_generation: int = counter("The generation that this status speaks of.", alias="observedGeneration")
     holder: str | None = Field(
         default=None,
         max_length=253,
@@ -74,3 +76,4 @@ class EgressIPStatus(Model):
         "of the same namespace and name gets it; deleting this object ends the rest.",
         json_schema_extra={"format": "date-time"},
     )
+    conditions: list[Condition] = conditions(ConditionType.READY)

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from sluice_api.models.common import Condition, Model, conditions, counter
+from sluice_api.names import OVERRIDDEN_BY_MAX
 from sluice_api.reasons import ConditionType
 
 Name = Annotated[str, Field(max_length=253)]
@@ -30,6 +31,12 @@ class NodePolicy(Model):
     generation: int = counter("The generation of the policy that is in the kernel.")
     pods: int = counter("Pods of the node that it selects.")
     overridden: int = counter("Pods that it would select, but another policy takes precedence.")
+    overridden_by: list[Name] = Field(
+        default_factory=list,
+        alias="overriddenBy",
+        max_length=OVERRIDDEN_BY_MAX,
+        description="Policies of the same namespace that take precedence for those pods.",
+    )
 
 
 class GatewayHealth(Model):

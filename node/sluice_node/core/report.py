@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sluice_api.names import TUNNEL_PORT
+from sluice_api.names import OVERRIDDEN_BY_MAX, TUNNEL_PORT
 from sluice_api.reasons import ConditionType, Reason
 from sluice_api.slices import all_slices
 from sluice_node.core.liveness import Sight
@@ -114,6 +114,7 @@ def node_status(account: Account, sights: Mapping[str, Sight], condition: Mappin
                 "pods": selection.pods.get(key, 0),
                 "overridden": selection.overridden.get(key, 0),
             }
+            | _overridden_by(selection.winners.get(key, frozenset()))
             for key in listed
         ],
         "gateways": [
@@ -122,6 +123,11 @@ def node_status(account: Account, sights: Mapping[str, Sight], condition: Mappin
         ],
         "conditions": [dict(condition)],
     }
+
+
+def _overridden_by(winners: frozenset[Key]) -> dict[str, Any]:
+    """Names alone: policies select pods of their own namespace only, so the winner is of the same one."""
+    return {"overriddenBy": sorted(key.name for key in winners)[:OVERRIDDEN_BY_MAX]} if winners else {}
 
 
 def bare_status(node: Node, *, revision: int, condition: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,11 +22,12 @@ from sluice_node.core.objects import Key, Pod, Policy, Requirement, Selector
 @dataclass(frozen=True, slots=True)
 class Selection:
     """`addresses`: of each policy that selects a pod here, the addresses of the pods it won; `pods` and `overridden`
-    count its pods, won and lost."""
+    count its pods, won and lost, and `winners` are the policies that those lost pods follow instead."""
 
     addresses: Mapping[Key, tuple[Address, ...]] = field(default_factory=dict)
     pods: Mapping[Key, int] = field(default_factory=dict)
     overridden: Mapping[Key, int] = field(default_factory=dict)
+    winners: Mapping[Key, frozenset[Key]] = field(default_factory=dict)
 
 
 def matches(selector: Selector, labels: Mapping[str, str]) -> bool:
@@ -96,6 +97,7 @@ def select(pods: Iterable[Pod], policies: Iterable[Policy]) -> Selection:
     addresses: dict[Key, list[Address]] = {}
     won: dict[Key, int] = {}
     lost: dict[Key, int] = {}
+    winners: dict[Key, set[Key]] = {}
     for pod in sorted(eligible, key=lambda pod: pod.key):
         own = [address for address in pod.addresses if owners[address] is pod]
         if not own:
@@ -104,9 +106,16 @@ def select(pods: Iterable[Pod], policies: Iterable[Policy]) -> Selection:
         for rank, policy in enumerate(selecting):
             won[policy.key] = won.get(policy.key, 0) + (rank == 0)
             lost[policy.key] = lost.get(policy.key, 0) + (rank > 0)
+            if rank:
+                winners.setdefault(policy.key, set()).add(selecting[0].key)
         if selecting:
             addresses.setdefault(selecting[0].key, []).extend(own)
-    return Selection({key: tuple(own) for key, own in addresses.items()}, won, lost)
+    return Selection(
+        addresses={key: tuple(own) for key, own in addresses.items()},
+        pods=won,
+        overridden=lost,
+        winners={key: frozenset(found) for key, found in winners.items()},
+    )
 
 
 def _owners(pods: Iterable[Pod]) -> Mapping[Address, Pod]:

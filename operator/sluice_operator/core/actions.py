@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sluice_operator.core.snapshot import Address, PolicyKey, PolicyStatus, PoolStatus, Slice
+from sluice_operator.core.snapshot import Address, Condition, PolicyKey, PolicyStatus, PoolStatus, Slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,13 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class WriteClaimStatus:
-    """Say which node uses which ports of an egress IP, and since when it rests (empty: a policy has it)."""
+    """Say which node uses which ports of an egress IP, since when it rests (empty: a policy has it), and how it is."""
 
     name: str
     slices: tuple[Slice, ...]
     resting_since: str
+    conditions: tuple[Condition, ...]
+    generation: int
     resource_version: int
 
 

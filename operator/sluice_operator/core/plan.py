@@ -44,6 +44,7 @@ from sluice_operator.core.actions import (
 )
 from sluice_operator.core.admission import refusals
 from sluice_operator.core.allocate import Allocator, Allotment
+from sluice_operator.core.claimstatus import conditions_of
 from sluice_operator.core.gatewaystate import GatewayState, state_of
 from sluice_operator.core.index import Index, build
 from sluice_operator.core.keep import moves_along
@@ -171,8 +172,11 @@ class _Planner:
                     unserved[claim.name] = left
             elif not since:
                 slices = claim.slices
-            if slices != claim.slices or claim.nodes != len(slices) or since != claim.resting_since:
-                writes.append(WriteClaimStatus(claim.name, slices, since, claim.resource_version))
+            said = conditions_of(claim, pool, self._index, slices=slices, resting_since=since, now=self._snapshot.now)
+            if (slices, len(slices), since, said) != (claim.slices, claim.nodes, claim.resting_since, claim.conditions):
+                writes.append(
+                    WriteClaimStatus(claim.name, slices, since, said, claim.generation, claim.resource_version)
+                )
         return _Ports(tuple(writes), unserved)
 
     def hold_pools(self) -> Iterator[Action]:

@@ -67,6 +67,7 @@ def pool(document: Document) -> Pool:
             proxy_enabled=bool(proxy.get("enabled", True)),
             proxy_port=_number(proxy.get("port", 3128)),
         ),
+        announces=_mapping(spec.get("announcement")).get("mode", "L2") == "L2",
         ports_per_slice=_number(spec.get("portsPerSlice", 1024)),
         problems=pool_problems(spec),
         quarantine=_quarantine(spec.get("quarantine")),
@@ -119,6 +120,9 @@ def egress_ip(document: Document) -> EgressIP | None:
         nodes=_number(status.get("nodes")),
         claimed=str(spec.get("claimed") or ""),
         resting_since=str(status.get("restingSince") or ""),
+        holder=str(status.get("holder") or ""),
+        generation=_number(metadata.get("generation")),
+        conditions=_conditions(status),
         deleting="deletionTimestamp" in metadata,
         resource_version=version_of(document),
     )
@@ -138,6 +142,7 @@ def egress_node(document: Document) -> EgressNode:
                 generation=_number(entry.get("generation")),
                 pods=_number(entry.get("pods")),
                 overridden=_number(entry.get("overridden")),
+                overridden_by=tuple(map(str, entry.get("overriddenBy") or ())),
             )
             for entry in status.get("policies") or ()
         ),

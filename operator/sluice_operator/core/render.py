@@ -36,7 +36,13 @@ def claim(action: Claim) -> Document:
     }
 
 
-def claim_status(slices: tuple[Slice, ...], *, resting_since: str = "") -> Document:
+def claim_status(
+    slices: tuple[Slice, ...],
+    *,
+    resting_since: str = "",
+    conditions: tuple[Condition, ...] = (),
+    generation: int = 1,
+) -> Document:
     """The operator's half of an EgressIP's status; a null takes a field away.
 
     The holder is the agents' to write, but nobody holds an address that rests.
@@ -45,6 +51,8 @@ def claim_status(slices: tuple[Slice, ...], *, resting_since: str = "") -> Docum
         "slices": [{"ports": f"{entry.first}-{entry.last}", "node": entry.node} for entry in slices],
         "nodes": len(slices),
         "restingSince": resting_since or None,
+        "observedGeneration": generation,
+        "conditions": [_condition(condition) for condition in conditions],
     } | ({"holder": None} if resting_since else {})
 
 

@@ -138,6 +138,7 @@ class Pool:
     exclude: tuple[str, ...] = ()
     namespaces: Selector | None = None
     gateways: GatewaySpec = GatewaySpec()
+    announces: bool = True
     ports_per_slice: int = 1024
     quarantine: int = int(QUARANTINE)
     problems: tuple[str, ...] = ()
@@ -200,7 +201,8 @@ class Slice(NamedTuple):
 class EgressIP:
     """A claim: while this object exists its address belongs to `policy` and to nobody else.
 
-    `claimed` and `resting_since` are RFC 3339; a claim that rests (see `rest`) is used by nobody.
+    `claimed` and `resting_since` are RFC 3339; a claim that rests (see `rest`) is used by nobody. `holder` is the
+    gateway node that says it answers for the address, empty when none has.
     """
 
     name: str
@@ -212,6 +214,9 @@ class EgressIP:
     nodes: int = 0
     claimed: str = ""
     resting_since: str = ""
+    holder: str = ""
+    generation: int = 1
+    conditions: tuple[Condition, ...] = ()
     deleting: bool = False
     resource_version: int = field(default=0, compare=False)
 
@@ -224,6 +229,7 @@ class NodePolicy:
     generation: int
     pods: int
     overridden: int = 0
+    overridden_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,9 +147,11 @@ def _ready(
         return Verdict(kind, "False", Reason.NO_GATEWAY_READY, message)
     overridden = sum(report.overridden for _, report in reports)
     if overridden:
+        winners = sorted({winner for _, report in reports for winner in report.overridden_by})
+        whose = f"{'policy' if len(winners) == 1 else 'policies'} {names(winners)}" if winners else "another policy"
         message = (
             f"{count(overridden, 'selected pod')} on {names(name for name, report in reports if report.overridden)} "
-            f"{'follows' if overridden == 1 else 'follow'} a policy of higher priority (or an older one) instead; "
+            f"{'follows' if overridden == 1 else 'follow'} {whose} instead, of higher priority (or older); "
             "raise spec.priority or narrow a selector"
         )
         return Verdict(kind, "True", Reason.OVERRIDDEN, message)

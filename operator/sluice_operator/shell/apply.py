@@ -112,7 +112,12 @@ class Applier:
                 document = render.claim(action)
                 self._view.egress_ips.put(await self._api.create(kube.EGRESS_IP, document))
             case WriteClaimStatus():
-                status = render.claim_status(action.slices, resting_since=action.resting_since)
+                status = render.claim_status(
+                    action.slices,
+                    resting_since=action.resting_since,
+                    conditions=action.conditions,
+                    generation=action.generation,
+                )
                 patch = _status_patch(status, action.resource_version)
                 answer = await self._api.patch(kube.EGRESS_IP, action.name, patch, subresource="status")
                 self._view.egress_ips.put(answer)
@@ -252,7 +257,7 @@ def _describe(action: Action) -> str:
             text = f"claim {action.address} of pool {action.pool} for policy {action.policy}"
         case WriteClaimStatus():
             rests = f", rests since {action.resting_since}" if action.resting_since else ""
-            text = f"egress IP {action.name}: {len(action.slices)} slices{rests}"
+            text = f"egress IP {action.name}: {len(action.slices)} slices{rests}, {_ready_of(action.conditions)}"
         case Release():
             text = f"release {action.address} of policy {action.policy}"
         case WritePolicyStatus():

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sluice_api.names import OVERRIDDEN_BY_MAX
 from sluice_api.reasons import Reason
 from sluice_api.slices import all_slices
 from sluice_node.core.desired import SliceOwner
@@ -86,6 +87,25 @@ def test_a_policy_that_is_overridden_is_listed_too() -> None:
         ("a", 1, 0),
         ("b", 0, 1),
     ]
+
+
+def test_the_loser_of_a_pod_names_the_winner_and_no_more_of_them_than_fit() -> None:
+    losers = [replace(POLICY, key=Key("ns", name), created="2") for name in ("b", "c")]
+    told = {
+        p["name"]: p.get("overriddenBy") for p in status(snapshot=replace(BASE, policies=(POLICY, *losers)))["policies"]
+    }
+    assert told == {"a": None, "b": ["a"], "c": ["a"]}
+    labels = [{"app": str(number)} for number in range(OVERRIDDEN_BY_MAX + 3)]
+    pods = tuple(
+        Pod(Key("ns", f"pod{number}"), "1", each, "default", (ip_address(f"10.1.0.{number + 5}"),))
+        for number, each in enumerate(labels)
+    )
+    many = tuple(
+        replace(POLICY, key=Key("ns", f"w{number}"), selector=Selector(labels=tuple(each.items())))
+        for number, each in enumerate(labels)
+    )
+    found = status(snapshot=replace(BASE, pods=pods, policies=(*many, losers[0])))["policies"]
+    assert len(next(entry["overriddenBy"] for entry in found if entry["name"] == "b")) == OVERRIDDEN_BY_MAX
 
 
 def test_what_the_kernel_refused_is_in_use_but_not_acknowledged() -> None:

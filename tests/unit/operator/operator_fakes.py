@@ -409,7 +409,9 @@ class World:
             }
         for name, claim in self.api.named(kube.EGRESS_IP).items():
             owner = claim["spec"]["policy"]
-            seen[f"claim {name}"] = (claim["spec"]["pool"], owner["namespace"], owner["name"], claim.get("status"))
+            status = copied(claim.get("status") or {})
+            status["conditions"] = [(c["type"], c["status"], c["reason"]) for c in status.get("conditions", ())]
+            seen[f"claim {name}"] = (claim["spec"]["pool"], owner["namespace"], owner["name"], status)
         for name, pool in self.api.named(kube.EGRESS_POOL).items():
             status = copied(pool["status"])
             status["conditions"] = [(c["type"], c["status"], c["reason"], c["message"]) for c in status["conditions"]]

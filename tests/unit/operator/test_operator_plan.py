@@ -269,13 +269,13 @@ async def test_overridden_pods_are_told_of_without_calling_the_policy_unready() 
     operator = FakeOperator(world.api)
     await operator.start()
     known = world.api.named(kube.EGRESS_NODE)["n2"]
-    known["status"]["policies"][0]["overridden"] = 1
+    known["status"]["policies"][0] |= {"overridden": 1, "overriddenBy": ["older", "web"]}
     world.api.put(kube.EGRESS_NODE, {"metadata": known["metadata"], "status": known["status"] | {"tick": 1}})
     operator.pump()
     await operator.reconciler.reconcile()
     status, reason, message = _condition(_policy(world), "Ready")
     assert (status, reason) == ("True", "Overridden")
-    assert "1 selected pod on n2 follows" in message
+    assert "1 selected pod on n2 follows policies older, web instead" in message
 
 
 async def test_one_changed_policy_costs_one_write() -> None:
