@@ -7,7 +7,7 @@ export PATH := /usr/sbin:/usr/bin:/sbin:/bin:$(PATH)
 PY := .venv/bin/python
 CLUSTER_TESTS := tests/cluster
 
-.PHONY: help venv demo test lint format types layers unit netns cluster crds up down images bench clean
+.PHONY: help venv prepare demo test lint format types layers unit netns cluster crds up down images bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -44,6 +44,9 @@ cluster: venv ## the system on a real cluster (root, or a Docker engine)
 
 crds: venv ## regenerate crds/ and the chart's copy from the models
 	@$(PY) -m sluice_api.crd && $(PY) -m sluice_api.reference && cp crds/*.yaml charts/sluice/files/crds/
+
+prepare: venv ## get and build everything that demo and test need, but start nothing
+	@$(PY) -m testbed prepare --tests
 
 up: venv ## only the cluster
 	@$(PY) -m testbed up

@@ -12,6 +12,7 @@ import click
 from testbed import binaries
 from testbed.cluster import DEFAULT_NAME, Cluster, ClusterOptions, open_cluster
 from testbed.errors import ask_debug, ended
+from testbed.prepare import prepare as everything
 
 PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": ["--help-testbed"]}
 Command = Callable[..., Any]
@@ -51,6 +52,13 @@ def up(**options: Any) -> None:
     cluster = open_cluster(ClusterOptions(**options))
     cluster.up()
     click.echo(f"kubeconfig: {cluster.kubeconfig}")
+
+
+@group.command()
+@click.option("--tests", is_flag=True, help="Also what only the tests need.")
+def prepare(tests: bool) -> None:
+    """Get and build everything that the demo and the tests need, but no cluster."""
+    everything(tests=tests)
 
 
 @group.command()

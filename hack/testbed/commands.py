@@ -7,10 +7,11 @@ to come first on the caller's PATH changes nothing. Whatever runs when this proc
 Must not import anything but the standard library and testbed.errors: the environment is made with it.
 """
 
+import contextlib
 import os
 import shlex
+import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -20,6 +21,7 @@ from testbed.errors import TestbedError
 #: Where Debian's packages put programs.
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 LAST_LINES = 40
+END_SECONDS = 2
 
 #: Before the command of a program that mounts and starts others: what it leaves is gone when it ends, however it does.
 CONTAINED = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
@@ -62,20 +64,21 @@ def run(
 
 
 _running: set[subprocess.Popen[str]] = set()
-END_SECONDS = 3
 
 
 def end_all() -> None:
-    """End every program that `run` waits for, in whatever thread; they are given a moment to do it themselves."""
-    ending = list(_running)
-    for process in ending:
-        process.terminate()
-    deadline = time.monotonic() + END_SECONDS
-    for process in ending:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
+    """End every program that `run` waits for, in whatever thread."""
+    for process in list(_running):
+        _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a program and what it started, which are a process group; they are given a moment to do it themselves."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(END_SECONDS)
 
 
 def _finished(
@@ -92,12 +95,13 @@ def _finished(
         errors="replace",
         env=env,
         cwd=cwd,
+        process_group=0,
     ) as process:
         _running.add(process)
         try:
             output, errors = process.communicate(stdin if isinstance(stdin, str) else None, timeout=seconds)
         except BaseException:
-            process.kill()
+            _end(process)
             raise
         finally:
             _running.discard(process)

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testbed import binaries, leftovers, prerequisites
-from testbed.cluster import chosen_backend
+from testbed import leftovers
 from testbed.errors import TestbedError, ended
 from testbed.interruption import Interrupted, run_to_its_end
+from testbed.prepare import prepare
 
 BIN = Path(sys.executable).parent
 CLUSTERS = (os.environ.get("SLUICE_TESTBED", "test"),)
@@ -89,14 +89,6 @@ def run(step: Step, *, mark: str) -> Result:
     return Result(step, code == 0, time.monotonic() - started)
 
 
-def prepare() -> None:
-    """What several steps need and none should have to wait for: Debian's packages and the built programs."""
-    if chosen_backend() == "local":
-        prerequisites.ensure_local()
-        prerequisites.ensure(prerequisites.IMAGES + prerequisites.TESTS)
-    binaries.ensure()
-
-
 def main() -> int:
     """Run the suite; 0 when every step was green and nothing was left behind."""
     results: list[Result] = []
@@ -104,7 +96,7 @@ def main() -> int:
     failure: TestbedError | None = None
     code = 0
     try:
-        prepare()
+        prepare(tests=True)
         for step in STEPS:
             results.append(run(step, mark=mark))
     except TestbedError as error:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from testbed import binaries, commands, images, prerequisites
-from testbed.cluster import Cluster, ClusterError, ClusterOptions, chosen_backend, open_cluster
+from testbed import binaries, commands
+from testbed.cluster import Cluster, ClusterError, ClusterOptions, open_cluster
 from testbed.dns.zone import Zone
 from testbed.interruption import uninterrupted
 from testbed.outside import OutsideHost
+from testbed.prepare import prepare
 
 NAMESPACE = "sluice-system"
 RELEASE = "sluice"
@@ -229,11 +230,7 @@ def running(options: ClusterOptions, *, say: Say, keep: bool = False) -> Iterato
 
     Builds whatever is missing, with a line for each step. Raises ClusterError for what cannot be done here.
     """
-    if chosen_backend() == "local":
-        prerequisites.ensure_local(say=say)
-        prerequisites.ensure(prerequisites.IMAGES, say=say)
-    binaries.ensure((binaries.HELM,), say=say)
-    archives = images.build(progress=say)
+    archives = prepare(say=say)
     cluster = open_cluster(options)
     started = time.monotonic()
     say(f"starting a cluster of {options.nodes} nodes: kube-proxy {options.proxy_mode}, {options.cni} CNI")

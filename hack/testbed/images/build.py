@@ -5,7 +5,8 @@ Layout of the cache folder: base-<key>/ (root.tar and .deb files), wheels-<targe
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,31 +22,64 @@ PROJECT = Path(__file__).resolve().parents[3]
 RECIPE = PROJECT / "hack" / "images"
 
 
+Step = Callable[[str], AbstractContextManager[None]]
+#: The step that makes the base, and roughly the seconds that each step takes on two cores.
+BASE_STEP = "images: base"
+BASE_SECONDS, FIRST_SECONDS, SECONDS = 60.0, 30.0, 12.0
+#: Archives of a target that are kept: other checkouts of the project use the same cache.
+KEPT = 8
+
+
 def build(
-    engine: str | None = None, targets: Sequence[str] = tuple(TARGETS), progress: Report = printed
+    engine: str | None = None,
+    targets: Sequence[str] = tuple(TARGETS),
+    progress: Report = printed,
+    step: Step = lambda _: nullcontext(),
 ) -> dict[str, Path]:
     """Build the targets that changed; returns each target's archive (image docker.io/sluice/<target>:dev).
 
-    `engine` is docker or buildah; by default the one that works. Raises EngineError, BaseError, WheelError, or KeyError
-    for a target that does not exist.
+    `engine` is docker or buildah; by default the one that works. `step` is entered for each step of `pending`. Raises
+    TestbedError, or KeyError for a target that does not exist.
     """
-    report = timed(progress)
-    store = Store(default_root())
+    run = _run(engine, timed(progress), step)
     wanted = [TARGETS[name] for name in targets]
-    chosen = choose(engine, storage=store.root / "storage", policy=RECIPE / "policy.json")
-    run = _Build(store=store, engine=chosen, report=report, recipe=_read_recipe(), project=_read_project())
     # What is there is whole, so only a build has to wait for another build.
     if any(not run.archive(target).exists() for target in wanted):
-        with store.locked(report):
+        with run.store.locked(run.report):
+            if run.lacks_base():
+                with step(BASE_STEP):
+                    run.base_folder()
             return {target.name: run.image(target) for target in wanted}
-    report("unchanged")
+    run.report("unchanged")
     return {target.name: run.archive(target) for target in wanted}
+
+
+def pending(engine: str | None = None, targets: Sequence[str] = tuple(TARGETS)) -> dict[str, float]:
+    """The steps that `build` would take now, each with roughly its seconds; {} when nothing changed."""
+    run = _run(engine, lambda _: None, lambda _: nullcontext())
+    steps = [_step_of(target) for target in map(TARGETS.__getitem__, targets) if not run.archive(target).exists()]
+    if not steps:
+        return {}
+    base = {BASE_STEP: BASE_SECONDS} if run.lacks_base() else {}
+    return base | dict.fromkeys(steps, SECONDS) | {steps[0]: FIRST_SECONDS}
+
+
+def _run(engine: str | None, report: Report, step: Step) -> "_Build":
+    store = Store(default_root())
+    chosen = choose(engine, storage=store.root / "storage", policy=RECIPE / "policy.json")
+    project = _read_project()
+    return _Build(store=store, engine=chosen, report=report, step=step, recipe=_read_recipe(), project=project)
+
+
+def _step_of(target: Target) -> str:
+    return f"images: {target.name}"
 
 
 def clean(progress: Report = printed) -> None:
     """Remove the cache: every archive, base, wheel and layer."""
     store = Store(default_root())
     with store.locked(progress):
+        store.unmount()
         for path in store.root.iterdir():
             if path.name != "lock":
                 progress(f"removing {path}")
@@ -59,6 +93,7 @@ class _Build:
     store: Store
     engine: Engine
     report: Report
+    step: Step
     recipe: dict[str, bytes]
     project: dict[str, bytes]
 
@@ -66,6 +101,10 @@ class _Build:
     def base(self) -> str:
         """Key of the base: its name, or the hash of what it is made of."""
         return REGISTRY_BASE if self.engine.reaches_registry else base_key(self.recipe)
+
+    def lacks_base(self) -> bool:
+        """Has the base to be made first?"""
+        return not self.engine.reaches_registry and not (self.store.root / f"base-{self.base}").exists()
 
     def archive(self, target: Target) -> Path:
         """Where the target's archive is, if it has been built."""
@@ -80,7 +119,7 @@ class _Build:
             archive.touch()
             self.report(f"{target.name}: unchanged")
             return archive
-        with self.store.work() as work:
+        with self.step(_step_of(target)), self.store.work() as work:
             context = work / "context"
             self._lay_out(context, target)
             self.report(f"{target.name}: building")
@@ -93,7 +132,7 @@ class _Build:
             )
             pack(work / "layout", image=target.image, into=work / "archive")
             (work / "archive").rename(archive)
-        self.store.keep(archive, newest=2)
+        self.store.keep(archive, newest=KEPT)
         self.report(f"{target.name}: {archive.stat().st_size / 1e6:.0f} MB in {archive}")
         return archive
 
@@ -101,10 +140,11 @@ class _Build:
         if not isinstance(self.engine, Buildah):
             return self.base
         name = f"localhost/sluice/base:{self.base}"
-        self.engine.import_base(self._base_folder() / "root.tar", name)
+        self.engine.import_base(self.base_folder() / "root.tar", name)
         return name
 
-    def _base_folder(self) -> Path:
+    def base_folder(self) -> Path:
+        """Where the base's files are, made now if they are not there."""
         targets = tuple(target.name for target in TARGETS.values() if target.packages)
         return self.store.entry(
             f"base-{self.base}",
@@ -128,7 +168,7 @@ class _Build:
                 context, {f"{folder}/list": self.recipe[folder], f"{folder}/install": self.recipe["packages/install"]}
             )
             if not self.engine.reaches_registry:
-                shutil.copytree(self._base_folder() / target.name, context / folder, dirs_exist_ok=True)
+                shutil.copytree(self.base_folder() / target.name, context / folder, dirs_exist_ok=True)
         if target.is_program:
             shutil.copytree(self._program(), context / "program")
         else:

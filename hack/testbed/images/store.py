@@ -13,7 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from testbed import commands
+from testbed.errors import TestbedError
 from testbed.images.progress import Report
+
+
+class StoreError(TestbedError):
+    """The cache cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,13 @@ class Store:
             for left in self.root.glob(".work-*"):
                 shutil.rmtree(left)
             yield
+
+    def unmount(self) -> None:
+        """Unmount what an engine left mounted in the folder. Raises StoreError."""
+        points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        for point in reversed(points):
+            if point.startswith(f"{self.root}/"):
+                commands.run(["umount", point], remedy="end what uses it, and try again", error=StoreError)
 
     def entry(self, name: str, make: Callable[[Path], None]) -> Path:
         """The folder `name`, made by `make(folder)` if it is not there yet.

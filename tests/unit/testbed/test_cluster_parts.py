@@ -122,16 +122,17 @@ GO_MOD = "module x\n\nrequire (\n\tk8s.io/api v0.36.3\n\tk8s.io/kubernetes v1.36
 
 
 def test_kubernetes_is_built_with_the_version_it_is_pinned_to() -> None:
-    argv = binaries.build_command(binaries.KUBERNETES, "kubelet", output=Path("/o"), go_mod=GO_MOD)
+    argv = binaries.build_command(binaries.KUBERNETES, ["kubelet", "kubectl"], output=Path("/o"), go_mod=GO_MOD)
     flags = argv[argv.index("-ldflags") + 1]
     assert "-X k8s.io/component-base/version.gitVersion=v1.36.3" in flags
     assert "gitMajor=1" in flags
     assert "gitMinor=36" in flags
-    assert argv[-1] == "k8s.io/kubernetes/cmd/kubelet"
+    assert argv[-2:] == ["k8s.io/kubernetes/cmd/kubelet", "k8s.io/kubernetes/cmd/kubectl"]
+    assert argv[argv.index("-o") + 1] == "/o/"
 
 
 def test_containerd_is_built_without_the_file_systems_it_does_not_need() -> None:
-    argv = binaries.build_command(binaries.CONTAINERD, "ctr", output=Path("/o"), go_mod=GO_MOD)
+    argv = binaries.build_command(binaries.CONTAINERD, ["ctr"], output=Path("/o"), go_mod=GO_MOD)
     assert argv[argv.index("-tags") + 1] == "no_btrfs,no_devmapper,no_zfs"
 
 
@@ -148,7 +149,20 @@ def test_every_group_has_pinned_modules_in_the_tree() -> None:
     for group in (*binaries.GROUPS, *binaries.FOR_KIND):
         module = (binaries.MODULES / group.name / "go.mod").read_text()
         for package in group.programs.values():
-            assert f"tool {package}\n" in module or f"\t{package}\n" in module, package
+            ours = f"module {package}\n"
+            assert f"tool {package}\n" in module or f"\t{package}\n" in module or ours in module, package
+
+
+@pytest.mark.parametrize(
+    ("package", "program"),
+    [
+        ("go.etcd.io/etcd/server/v3", "server"),
+        ("k8s.io/kubernetes/cmd/kubelet", "kubelet"),
+        ("sigs.k8s.io/kind", "kind"),
+    ],
+)
+def test_what_go_calls_a_program_is_the_last_word_that_is_no_version(package: str, program: str) -> None:
+    assert binaries.built_name(package) == program
 
 
 def test_without_a_package_manager_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
