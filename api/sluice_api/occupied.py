@@ -23,6 +23,8 @@ class Occupant(StrEnum):
     NETWORK = "network"
     """The lowest address of a link's subnet: the network address, or with IPv6 the subnet-router anycast address."""
     BROADCAST = "broadcast"
+    HOST = "host"
+    """A single host that a route of the node leads to directly: a container's, most often."""
     GATEWAY = "gateway"
     NEIGHBOUR = "neighbour"
     """Another machine on the link. Unlike all others, it is nobody's plan of the cluster's addresses that says so."""

@@ -103,6 +103,11 @@ KERNEL_CHECK: Final = Timer(
 LINKS_READ: Final = Timer(
     30.0, "between two readings of a node's interfaces and routes", keeps="announcements follow the interfaces"
 )
+SIGHTING: Final = Timer(
+    300.0,
+    "that an address which a pod or a machine on a link was seen to use counts as in use after it was seen last",
+    keeps="an address that comes and goes is given to nobody, and does not make a report each time",
+)
 REPORT_TOGETHER: Final = Timer(
     0.2,
     "that an agent's report waits for further changes (a change of its gateway role waits for none)",

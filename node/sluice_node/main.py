@@ -22,6 +22,7 @@ from sluice_node.agent.announcing import announce
 from sluice_node.agent.kube_client import KubeClient
 from sluice_node.agent.links import read_links
 from sluice_node.core.desired import Network
+from sluice_node.kernel import neighbours
 from sluice_node.kernel.apply import Kernel
 from sluice_node.kernel.errors import KernelError
 from sluice_node.kernel.probes import Probes
@@ -129,6 +130,7 @@ async def _run(arguments: argparse.Namespace, node: str) -> int:
         open_probes=Probes,
         links=read_links,
         announce=announce,
+        neighbours=neighbours.read,
     )
     # What was made by importing lives as long as the process: collections need not look at it again.
     gc.freeze()

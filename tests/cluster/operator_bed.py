@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from sluice_api.occupied import digest
 from testbed.apiserver import ApiServer
 from testbed.binaries import HELM, program_path
 
@@ -146,10 +147,19 @@ class OperatorBed:
         """A merge patch."""
         return self.call("PATCH", path, patch, content="application/merge-patch+json")
 
-    def report(self, node: str, *, gateway_for: tuple[str, ...] = (), pods: dict[str, int] | None = None) -> None:
+    def report(
+        self,
+        node: str,
+        *,
+        gateway_for: tuple[str, ...] = (),
+        pods: dict[str, int] | None = None,
+        occupied: dict[str, str] | None = None,
+    ) -> None:
         """What an agent says after it has programmed everything there is."""
-        policies = self.items("egresspolicies")
+        policies, pools = self.items("egresspolicies"), self.items("egresspools")
         status = {
+            "surveyed": digest((name, pool["metadata"]["generation"]) for name, pool in pools.items()),
+            "occupied": [{"address": address, "by": by} for address, by in (occupied or {}).items()],
             "revision": max((p.get("status", {}).get("revision", 0) for p in policies.values()), default=0),
             "gatewayFor": list(gateway_for),
             "policies": [

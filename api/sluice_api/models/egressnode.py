@@ -53,8 +53,8 @@ class Occupied(Model):
     address: str = Field(max_length=45, description="The address.")
     by: str = Field(
         max_length=128,
-        description="What has it: pod, interface, network or broadcast address of an interface, gateway of a route, or "
-        "neighbour (a machine on the link, with its MAC address).",
+        description="What has it: pod, interface, network or broadcast address of a subnet, gateway of a route, host "
+        "behind an interface, or neighbour (a machine on the link, with its MAC address).",
     )
 
 

@@ -23,9 +23,11 @@ from sluice_node.agent.proxy_socket import ProxySocket
 from sluice_node.agent.reach import Reach, asking
 from sluice_node.agent.reporter import HolderWriter, Reporter, compose
 from sluice_node.agent.state import ClusterState
+from sluice_node.agent.surveyor import Surveyor
 from sluice_node.core import objects
 from sluice_node.core.desired import Address, Network
 from sluice_node.core.links import Links
+from sluice_node.core.occupied import Neighbour
 from sluice_node.core.resolve import tunnel_mac
 from sluice_node.core.resolve_proxy import proxy_line
 from sluice_node.kernel.errors import KernelError
@@ -46,8 +48,8 @@ class Settings:
 
 
 class Agent:
-    """`kernel`, `open_probes` (of the node's own tunnel MAC), `links` and `announce` are the ways to the node
-    itself."""
+    """`kernel`, `open_probes` (of the node's own tunnel MAC), `links`, `neighbours` and `announce` are the ways to the
+    node itself."""
 
     def __init__(
         self,
@@ -58,9 +60,10 @@ class Agent:
         open_probes: Callable[[str], ProbeSocket],
         links: Callable[[], Links],
         announce: Callable[[Mapping[Address, str]], None],
+        neighbours: Callable[[], tuple[Neighbour, ...]] = tuple,
     ) -> None:
         self._client = client
-        self._kernel = KernelWorker(kernel, links=links, announce=announce)
+        self._kernel = KernelWorker(kernel, links=links, announce=announce, neighbours=neighbours)
         self._metrics = Metrics()
         mac = tunnel_mac(settings.node)
         changes = Changes()
@@ -85,6 +88,7 @@ class Agent:
         )
         self._reflectors = self.state.reflectors(client)
         self._reporter = Reporter(client, status=self._status, node=lambda: self.state.registered)
+        self._surveyor = Surveyor(self._kernel.neighbours, changed=self._reporter.changed)
         self._holders = HolderWriter(client, node=settings.node, claims=self.state.egress_ips.values)
         self._heartbeat = Heartbeat(
             client,
@@ -106,6 +110,7 @@ class Agent:
             self.controller.watch_kernel(),
             self.prober.run(),
             self._read_links(),
+            self._surveyor.run(),
             self._reach.run(),
             self._reporter.run(),
             self._holders.run(),
@@ -134,9 +139,11 @@ class Agent:
         controller, node, own = self.controller, self.state.node, self.state.own()
         if node is None or controller.verdict is None or (controller.removed and own is None):
             return None
+        account = controller.account
         return compose(
             node,
-            account=controller.account,
+            account=account,
+            survey=self._surveyor.status(account.snapshot) if account is not None else {},
             verdict=controller.verdict,
             sights=self.prober.sights(),
             generation=own.generation if own is not None else 1,  # the API server's for an object that is made anew

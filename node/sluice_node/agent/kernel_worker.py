@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.links import Links
+from sluice_node.core.occupied import Neighbour
 from sluice_node.kernel.errors import KernelError
 
 _T = TypeVar("_T")
@@ -35,14 +36,20 @@ class KernelPort(Protocol):
 
 
 class KernelWorker:
-    """Runs, one after the other, the calls of a KernelPort, `links`, which reads the node's interfaces, and `announce`,
-    which tells the LAN of egress IPs on their interfaces."""
+    """Runs, one after the other, the calls of a KernelPort, `links`, which reads the node's interfaces, `neighbours`,
+    which reads who is on its links, and `announce`, which tells the LAN of egress IPs on their interfaces."""
 
     def __init__(
-        self, kernel: KernelPort, *, links: Callable[[], Links], announce: Callable[[Mapping[Address, str]], None]
+        self,
+        kernel: KernelPort,
+        *,
+        links: Callable[[], Links],
+        announce: Callable[[Mapping[Address, str]], None],
+        neighbours: Callable[[], tuple[Neighbour, ...]] = tuple,
     ) -> None:
         self._kernel = kernel
         self._links = links
+        self._neighbours = neighbours
         self._announce = announce
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
 
@@ -73,6 +80,10 @@ class KernelWorker:
     async def links(self) -> Links:
         """The node's interfaces. Raises KernelError."""
         return await self._run(self._links)
+
+    async def neighbours(self) -> tuple[Neighbour, ...]:
+        """Who is on the node's links. Raises KernelError."""
+        return await self._run(self._neighbours)
 
     async def turns(self, *, within: float) -> bool:
         """Whether the thread takes a call within so many seconds: not while one hangs in the kernel."""

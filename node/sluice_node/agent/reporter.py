@@ -31,19 +31,21 @@ def compose(
     node: Node,
     *,
     account: Account | None,
+    survey: Mapping[str, Any],
     verdict: Verdict,
     sights: Mapping[str, Sight],
     generation: int,
     last: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The status to write now; `last` is the one written before, `generation` that of the EgressNode."""
+    """The status to write now; `last` is the one written before, `generation` that of the EgressNode, `survey` what
+    `occupied.survey` says."""
     before = next(iter(last["conditions"])) if last is not None else None
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     said = condition(verdict, last=before, now=now)
     if account is None:
         status = bare_status(node, revision=last["revision"] if last is not None else 0, condition=said)
     else:
-        status = calm(node_status(account, sights, said), written=last)
+        status = calm({**node_status(account, sights, said), **survey}, written=last)
     return stamped(status, generation=generation)
 
 

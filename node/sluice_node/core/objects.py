@@ -13,7 +13,7 @@ from ipaddress import summarize_address_range
 from sys import intern
 from typing import Final, Literal
 
-from sluice_api.addresses import AddressError, parse_entry
+from sluice_api.addresses import AddressError, PoolAddresses, parse_entry
 from sluice_api.names import (
     ANNOTATION_REMOVE,
     GATEWAY_APP,
@@ -99,7 +99,8 @@ class Policy:
 @dataclass(frozen=True, slots=True)
 class Pool:
     """An EgressPool. `proxy_port` is the proxy's port on gateway nodes, None without a proxy; `ranges` are what its
-    addresses are in, those that spec.exclude takes out included."""
+    addresses are in, those that spec.exclude takes out included; `addresses` are exactly those that it may give, None
+    when they cannot be read."""
 
     key: Key
     slice_size: int
@@ -107,6 +108,8 @@ class Pool:
     interface: str | None = None
     proxy_port: int | None = None
     ranges: tuple[Network, ...] = ()
+    addresses: PoolAddresses | None = None
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +244,7 @@ def selector(value: object, path: str) -> Selector:
 
 def pool(document: Document) -> Pool:
     """An EgressPool. Raises MalformedError."""
+    metadata = read.mapping(document.get("metadata"), "metadata")
     spec = read.mapping(document.get("spec"), "spec")
     status = read.mapping(document.get("status"), "status")
     gateways = read.mapping(spec.get("gateways"), "spec.gateways")
@@ -260,6 +264,8 @@ def pool(document: Document) -> Pool:
         interface=interface,
         proxy_port=read.number(port, "status.proxyPort", low=1, high=_PORT_MAX) if enabled and port else None,
         ranges=tuple(n for entry in read.items(spec.get("addresses"), "spec.addresses", _range) for n in entry),
+        addresses=_pool_addresses(spec),
+        generation=read.number(metadata.get("generation", 1), "metadata.generation", low=0, high=_INT64),
     )
 
 
@@ -348,6 +354,17 @@ def _range(value: object, path: str) -> tuple[Network, ...]:
     except AddressError:
         return ()  # the operator says what is wrong with it, and gives no address of it to anybody
     return tuple(summarize_address_range(entry.first, entry.last))
+
+
+def _pool_addresses(spec: Document) -> PoolAddresses | None:
+    """What a pool may give; that it cannot be read the operator says, and nothing is given from it."""
+    try:
+        return PoolAddresses.parse(
+            read.items(spec.get("addresses"), "spec.addresses", read.text),
+            read.items(spec.get("exclude"), "spec.exclude", read.text),
+        )
+    except AddressError:
+        return None
 
 
 def _pod_ip(value: object, path: str) -> Address:

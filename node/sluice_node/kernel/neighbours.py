@@ -6,18 +6,51 @@ Numbers are those of linux/neighbour.h.
 import errno
 import socket
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from ipaddress import ip_address
 from typing import Final
 
+from sluice_api.names import TUNNEL_DEVICE
 from sluice_node.core.desired import Address
+from sluice_node.core.occupied import Neighbour
 from sluice_node.kernel.errors import KernelError
-from sluice_node.kernel.raw import ACK, NETLINK_ROUTE, REQUEST, RawNetlink, attribute
+from sluice_node.kernel.raw import ACK, DUMP, NETLINK_ROUTE, REQUEST, RawNetlink, attribute, attributes
 
-_DELETE: Final = 29
+_DELETE, _GET = 29, 30
 _NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")
-_OF: Final = 1
+_CACHE: Final = struct.Struct("=IIII")
+"""struct nda_cacheinfo: confirmed, used, updated (ago, in ticks of USER_HZ, 100 a second), refcnt."""
+_OF, _MAC, _CACHEINFO = 1, 2, 3
+_PERMANENT: Final = 0x80
+_KNOWN: Final = 0x02 | 0x04 | 0x08 | 0x10 | _PERMANENT
+"""NUD_REACHABLE, STALE, DELAY, PROBE: somebody answered. Not INCOMPLETE, FAILED, or NOARP (multicast and the like)."""
+_ETHERNET: Final = 6
+_TICKS: Final = 100
 _FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO})
+
+
+def read() -> tuple[Neighbour, ...]:
+    """Everybody on the node's links that the kernel knows of, without the tunnel's. Raises KernelError."""
+    netlink = RawNetlink(NETLINK_ROUTE, strict=True)
+    try:
+        return tuple(entry for family in _FAMILY.values() for entry in _entries(netlink, family))
+    except OSError as error:
+        raise KernelError(f"cannot read the neighbour table: {error.strerror}") from error
+    finally:
+        netlink.close()
+
+
+def _entries(netlink: RawNetlink, family: int) -> Iterator[Neighbour]:
+    names = dict(socket.if_nameindex())
+    for message in netlink.ask(_GET, flags=REQUEST | DUMP, body=_NEIGHBOUR.pack(family, 0, 0, 0, 0)):
+        of, index, state, _, _ = _NEIGHBOUR.unpack_from(message)
+        parts = attributes(message[_NEIGHBOUR.size :])
+        mac, name = parts.get(_MAC, b""), names.get(index, TUNNEL_DEVICE)
+        if of == family and state & _KNOWN and len(mac) == _ETHERNET and any(mac) and name != TUNNEL_DEVICE:
+            confirmed, _, updated, _ = _CACHE.unpack_from(parts.get(_CACHEINFO, bytes(_CACHE.size)))
+            age = 0.0 if state & _PERMANENT else min(confirmed, updated) / _TICKS
+            yield Neighbour(ip_address(parts[_OF]), mac.hex(":"), name, age)
 
 
 def forget(addresses: Collection[Address], interfaces: Iterable[str]) -> None:
