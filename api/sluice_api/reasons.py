@@ -60,6 +60,7 @@ class Reason(StrEnum):
     OVERRIDDEN = "Overridden"
     IN_USE = "InUse"
     KERNEL_ERROR = "KernelError"
+    NODE_TROUBLE = "NodeTrouble"
     REMOVED = "Removed"
 
     @property
@@ -110,6 +111,8 @@ _MEANINGS = {
     Reason.OVERRIDDEN: "Some pods are selected by a policy that takes precedence: a higher priority, or older.",
     Reason.IN_USE: "The pool is being deleted but policies that the message names still use it.",
     Reason.KERNEL_ERROR: "The node's agent could not program the kernel; the message is the kernel's.",
+    Reason.NODE_TROUBLE: "A node could not do what this pool or policy needs, and did everything else; the message "
+    "names node and cause, and EgressNode.status.troubles lists them. It is tried again until it works.",
     Reason.REMOVED: "Everything of Sluice was taken out of the node, as asked by an annotation.",
 }
 
@@ -169,13 +172,25 @@ CONDITIONS: Final = (
         "EgressPool",
         ConditionType.READY,
         good=(Reason.READY,),
-        bad=(*_POOL_ACCEPTED, Reason.GATEWAY_REJECTED, Reason.NO_GATEWAY_READY, Reason.IN_USE),
+        bad=(
+            *_POOL_ACCEPTED,
+            Reason.GATEWAY_REJECTED,
+            Reason.NODE_TROUBLE,
+            Reason.NO_GATEWAY_READY,
+            Reason.IN_USE,
+        ),
     ),
     ConditionReasons(
         "EgressPool",
         ConditionType.DEGRADED,
         good=(Reason.AS_EXPECTED,),
-        bad=(Reason.PENDING, Reason.GATEWAY_REJECTED, Reason.GATEWAYS_MISSING, Reason.AGENT_SILENT),
+        bad=(
+            Reason.PENDING,
+            Reason.NODE_TROUBLE,
+            Reason.GATEWAY_REJECTED,
+            Reason.GATEWAYS_MISSING,
+            Reason.AGENT_SILENT,
+        ),
     ),
     ConditionReasons(
         "EgressPool", ConditionType.STALLED, good=(Reason.AS_EXPECTED,), bad=(*_POOL_ACCEPTED, Reason.GATEWAY_REJECTED)
@@ -206,7 +221,7 @@ CONDITIONS: Final = (
         "EgressPolicy",
         ConditionType.DEGRADED,
         good=(Reason.AS_EXPECTED,),
-        bad=(Reason.PENDING, Reason.ADDRESS_TAKEN, Reason.AGENT_SILENT),
+        bad=(Reason.PENDING, Reason.ADDRESS_TAKEN, Reason.AGENT_SILENT, Reason.NODE_TROUBLE),
     ),
     ConditionReasons(
         "EgressPolicy", ConditionType.STALLED, good=(Reason.AS_EXPECTED,), bad=(*_POLICY_ACCEPTED, *_ASSIGNED[1:])
@@ -228,6 +243,6 @@ CONDITIONS: Final = (
         "EgressNode",
         ConditionType.PROGRAMMED,
         good=(Reason.PROGRAMMED,),
-        bad=(Reason.PENDING, Reason.KERNEL_ERROR, Reason.REMOVED),
+        bad=(Reason.PENDING, Reason.KERNEL_ERROR, Reason.NODE_TROUBLE, Reason.REMOVED),
     ),
 )

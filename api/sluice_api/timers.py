@@ -108,6 +108,11 @@ SIGHTING: Final = Timer(
     "that an address which a pod or a machine on a link was seen to use counts as in use after it was seen last",
     keeps="an address that comes and goes is given to nobody, and does not make a report each time",
 )
+LINKS_READ_TROUBLED: Final = Timer(
+    2.0,
+    "between two of these readings while something is wrong with a pool, a policy or an address",
+    keeps="an interface that comes is used soon",
+)
 REPORT_TOGETHER: Final = Timer(
     0.2,
     "that an agent's report waits for further changes (a change of its gateway role waits for none)",

@@ -20,6 +20,7 @@ from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.frames import Echo
 from sluice_node.core.links import Links
 from sluice_node.kernel.errors import KernelError
+from sluice_node.kernel.report import Report
 from testbed.apiserver import ApiServer
 
 ROOT = Path(__file__).parents[2]
@@ -42,11 +43,12 @@ class FakeKernel:
     def holds(self) -> DesiredNode:
         return self.applied[-1]
 
-    def apply(self, desired: DesiredNode, /) -> None:
+    def apply(self, desired: DesiredNode, /, *, anew: bool = False) -> Report:
         if self.refusal is not None:
             raise KernelError(self.refusal)
         self.applied.append(desired)
         self.intact = True
+        return Report()
 
     def check(self) -> bool:
         return self.intact

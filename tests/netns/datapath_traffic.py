@@ -11,27 +11,87 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
 from sluice_node.core.desired import DesiredNode
-from sluice_node.kernel.apply import Kernel, Report
+from sluice_node.core.failures import Failure
+from sluice_node.core.routing import plumbing
+from sluice_node.kernel.apply import Kernel
+from sluice_node.kernel.errors import KernelError
 from sluice_node.kernel.nft import Nft
 from sluice_node.kernel.probes import Probes
+from sluice_node.kernel.report import Report
 
 Address = IPv4Address | IPv6Address
 _KEPT: dict[str, Any] = {}
 PORT = 8080
 
 
-def kernel_apply(desired: DesiredNode, state: str) -> Report:
+def kernel_apply(desired: DesiredNode, state: str, *, anew: bool = False) -> Report:
     if "kernel" not in _KEPT:
         _KEPT["kernel"] = Kernel(state=Path(state))
-    report: Report = _KEPT["kernel"].apply(desired)
+    report: Report = _KEPT["kernel"].apply(desired, anew=anew)
     return report
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an apply in which one call to the kernel failed: the call, what was raised or reported, and what is
+    missing of the plumbing that there would be otherwise."""
+
+    failed: str | None
+    raised: str | None
+    failures: tuple[Failure, ...]
+    missing: frozenset[str]
+
+
+def kernel_apply_failing(desired: DesiredNode, state: str, number: int) -> Outcome:
+    """Apply to a new kernel, whose `number`th change through netlink or of a setting fails."""
+    kernel = _KEPT["kernel"] = Kernel(state=Path(state))
+    failed: list[str] = []
+    count = 0
+
+    def one_fails(whole: Callable[..., Any], refuse: Callable[..., None]) -> Callable[..., Any]:
+        def act(what: str, *arguments: Any, **named: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == number + 1:
+                failed.append(what)
+                return refuse(what, *arguments)
+            return whole(what, *arguments, **named)
+
+        return act
+
+    def no_change(what: str, *_: Any) -> None:
+        raise KernelError(f"cannot {what}: injected")
+
+    def no_setting(path: str, value: str, refused: dict[str, str]) -> None:
+        refused[path] = f"cannot set /{path} to {value}: injected"
+
+    change, write = kernel._netlink._change, kernel._settings._write
+    kernel._netlink._change = one_fails(change, no_change)  # type: ignore[method-assign]
+    kernel._settings._write = one_fails(write, no_setting)  # type: ignore[method-assign]
+    raised, failures = None, ()
+    try:
+        failures = kernel.apply(desired).failures
+    except KernelError as error:
+        raised = str(error)
+    kernel._netlink._change, kernel._settings._write = change, write  # type: ignore[method-assign]
+    held = kernel._netlink.read()
+    wanted = plumbing(desired, mtu=kernel._mtu(desired), ipv6=True)
+    settings = kernel._settings.held(path for path, _ in wanted.settings)
+    missing = {
+        str(item)
+        for name in ("neighbours", "ends", "routes", "rules", "answers")
+        for item in getattr(wanted, name) - getattr(held, name)
+    }
+    return Outcome(
+        failed[0] if failed else None, raised, failures, frozenset(missing | set(map(str, wanted.settings - settings)))
+    )
 
 
 def kernel_apply_stopped(desired: DesiredNode, state: str) -> None:

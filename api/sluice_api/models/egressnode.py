@@ -1,6 +1,6 @@
 """EgressNode: what one node's agent has done and sees. Written by that agent alone."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -8,6 +8,7 @@ from sluice_api.models.common import Condition, Model, conditions, counter
 from sluice_api.names import OVERRIDDEN_BY_MAX
 from sluice_api.reasons import ConditionType
 
+MOST_TROUBLES: Final = 64
 Name = Annotated[str, Field(max_length=253)]
 
 
@@ -58,6 +59,25 @@ class Occupied(Model):
     )
 
 
+class TroubledPolicy(Model):
+    """The policy that something is wrong with."""
+
+    namespace: Name = Field(description="Namespace of the policy.")
+    name: Name = Field(description="Name of the policy.")
+
+
+class NodeTrouble(Model):
+    """Something that the node could not do, while it did everything else. Pool, policy and address say what it is
+    about, as far as that is known."""
+
+    pool: Name | None = Field(default=None, description="The pool concerned.")
+    policy: TroubledPolicy | None = Field(
+        default=None, description="The policy concerned: it is not in the kernel, and its pods are blocked."
+    )
+    address: Annotated[str, Field(max_length=45)] | None = Field(default=None, description="The egress IP concerned.")
+    message: Annotated[str, Field(max_length=1024)] = Field(description="What is wrong, and what to do.")
+
+
 class EgressNodeStatus(Model):
     """What the node's agent reports."""
 
@@ -90,5 +110,10 @@ class EgressNodeStatus(Model):
         max_length=64,
         description="Digest of the names and generations of the pools that `occupied` speaks of. A new pool gives its "
         "first addresses when every node has looked, or after three seconds.",
+    )
+    troubles: list[NodeTrouble] = Field(
+        default_factory=list,
+        max_length=MOST_TROUBLES,
+        description="What the node could not do, while it did everything else; tried again until it works.",
     )
     conditions: list[Condition] = conditions(ConditionType.PROGRAMMED, writer="the node's agent")

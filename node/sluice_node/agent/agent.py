@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sluice_api.timers import HEARTBEAT_PROOF, LINKS_READ
+from sluice_api.timers import HEARTBEAT_PROOF, LINKS_READ, LINKS_READ_TROUBLED
 from sluice_node.agent.changes import Changes
 from sluice_node.agent.controller import Controller
 from sluice_node.agent.heartbeat import Heartbeat
@@ -126,7 +126,7 @@ class Agent:
 
     def _settled(self) -> None:
         programmed = self.controller.programmed
-        self._holders.hold(programmed.desired.announced if programmed is not None else ())
+        self._holders.hold(programmed.held if programmed is not None else ())
         self._proxies.publish()
         self._reporter.changed()
 
@@ -160,7 +160,10 @@ class Agent:
                 self.state.set_links(await self._kernel.links())
             except KernelError as error:
                 log.warning("%s; this is tried again", error)
-            await asyncio.sleep(LINKS_READ)
+            for _ in range(round(LINKS_READ / LINKS_READ_TROUBLED)):
+                await asyncio.sleep(LINKS_READ_TROUBLED)
+                if self.controller.account is not None and self.controller.account.troubles:
+                    break  # an interface that is missed may be there by now
 
     async def _turning(self) -> bool:
         """Whether the agent does its work: it has made an attempt, no pass hangs, and the kernel thread takes calls."""
@@ -176,7 +179,7 @@ class Agent:
     async def _readyz(self) -> Page:
         if self.controller.verdict is None:
             return Page(503, f"waiting for {', '.join(self.state.missing()) or 'the first attempt'}\n".encode())
-        if self.controller.removed or self.controller.verdict.programmed:
+        if self.controller.removed or self.controller.verdict.ready:
             return Page(200, b"ok\n")
         return Page(503, f"{self.controller.verdict.message}\n".encode())
 
@@ -192,7 +195,7 @@ class Agent:
             selected_pods=sum(account.selection.pods.values()) if account is not None else 0,
             policies=len(desired.policies) if desired is not None else 0,
             live={pool: len(nodes) for pool, nodes in desired.live_gateways.items()} if desired is not None else {},
-            held=len(desired.announced) if desired is not None else 0,
+            held=len(programmed.held) if programmed is not None else 0,
             revision=account.revision if account is not None else 0,
             rtts={node: sight.rtt for node, sight in self.prober.sights().items()},
             watch_restarts=sum(reflector.restarts for reflector in self._reflectors),

@@ -6,18 +6,31 @@ Blocking.
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 from sluice_node.core.desired import Address
 from sluice_node.kernel.announce import Announcer
+from sluice_node.kernel.errors import KernelError
+from sluice_node.kernel.items import Items
 from sluice_node.kernel.netlink import Netlink
 
 
 def announce(held: Mapping[Address, str]) -> None:
-    """Tell the LAN of each egress IP, on its interface, that it is here. Raises KernelError."""
+    """Tell the LAN of each egress IP, on its interface, that it is here. Raises KernelError for interfaces that are
+    gone, once everything else is announced."""
     netlink, announcer = Netlink(), Announcer()
+    items = Items()
     try:
-        macs = {interface: netlink.link(interface).mac for interface in set(held.values())}
-        announcer.start((address, interface, macs[interface]) for address, interface in held.items())
+        for interface in set(held.values()):
+            addresses = [address for address, on in held.items() if on == interface]
+            items.each([interface], partial(_on, netlink, announcer, addresses))
     finally:
         netlink.close()
         announcer.close()
+    if items.failures:
+        raise KernelError("; ".join(failure.message for failure in items.failures))
+
+
+def _on(netlink: Netlink, announcer: Announcer, addresses: list[Address], interface: str) -> None:
+    mac = netlink.link(interface).mac
+    announcer.start((address, interface, mac) for address in addresses)

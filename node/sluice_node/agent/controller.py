@@ -8,7 +8,9 @@ Rules:
 - When gateways came or went, the holder of an egress IP announces it again, ANNOUNCEMENTS times a second apart: a
   gateway that was cut off may have announced it meanwhile.
 - A new egress IP is on trial: if the API server went out of reach with it, it is taken back (`reach`).
-- What the kernel refused is tried again, ever more rarely, and is said in the log and in the EgressNode.
+- What the kernel refused is tried again, ever more rarely, and is said in the log and in the EgressNode: what it
+  refused of one pool, policy or peer by itself (`core.troubles`), while everything else goes on.
+- The death of a gateway waits for no such thing: what is programmed follows it, whatever else could not be.
 - While the EgressNode bears the annotation `sluice.dev/remove` nothing of Sluice is in the node. When such an
   EgressNode is deleted that ends the uninstallation: it is not made anew by this process.
 """
@@ -34,13 +36,16 @@ from sluice_node.agent.kernel_worker import KernelWorker
 from sluice_node.agent.metrics import Metrics
 from sluice_node.agent.prober import Prober
 from sluice_node.agent.reach import Reach
+from sluice_node.agent.retries import Retries
 from sluice_node.agent.state import ClusterState
 from sluice_node.core.desired import Address, DesiredNode
+from sluice_node.core.failures import Failure
 from sluice_node.core.report import Account, Verdict, programmed_account, refused_account
 from sluice_node.core.resolve import UnresolvableError, probed, react, resolve
 from sluice_node.core.select import Selection, select
 from sluice_node.core.snapshot import Snapshot
 from sluice_node.core.trial import additions
+from sluice_node.core.troubles import Trouble, troubles
 from sluice_node.kernel.errors import KernelError
 
 log = logging.getLogger(__name__)
@@ -52,11 +57,18 @@ REMOVED: Final = Verdict(False, Reason.REMOVED, "taken out of the node, as the a
 
 @dataclass(frozen=True, slots=True)
 class Programmed:
-    """What the kernel holds, and what it follows from."""
+    """What the kernel holds, but for the `failures`, and what it follows from."""
 
     snapshot: Snapshot
     selection: Selection
     desired: DesiredNode
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def held(self) -> dict[Address, str]:
+        """The egress IPs that this node answers for -> interface."""
+        unanswered = {failure.unanswered for failure in self.failures}
+        return {a: interface for a, interface in self.desired.announced.items() if a not in unanswered}
 
 
 class Controller:
@@ -86,6 +98,10 @@ class Controller:
         self._settled = settled
         self._announcements = 0
         self._force = False
+        self._failing = False
+        self._again: asyncio.TimerHandle | None = None
+        self._retries = Retries(lambda: changes.note("it is time to try again what the kernel refused"))
+        self._troubles: tuple[Trouble, ...] = ()
         self._backoff = Backoff(first=AGENT_RETRY_FIRST, most=AGENT_RETRY_KERNEL)
         self._complaint: str | None = None
         self._waiting: list[str] | None = None
@@ -100,7 +116,7 @@ class Controller:
             self._pass_began = None
             reasons, gateways = await self._changes.wait(together=AGENT_COALESCE)
             self._pass_began = asyncio.get_running_loop().time()
-            if gateways and self.programmed is not None and not self._force:
+            if gateways and self.programmed is not None:
                 await self._react(self.programmed)
             if reasons or self.programmed is None:
                 await self._full_pass(reasons)
@@ -146,9 +162,13 @@ class Controller:
                 await self._prober.first_verdicts(within=FIRST_VERDICTS)
             snapshot = replace(snapshot, alive=self._prober.alive())
             desired = react(desired, snapshot)
-            await self._program(Programmed(snapshot, selection, desired), reasons)
+            await self._program(Programmed(snapshot, selection, desired), reasons, anew=self._retries.take_due())
         except (KernelError, UnresolvableError) as error:
             self._refused(snapshot, selection, error)
+        else:
+            self._failing, self._complaint = False, None
+            self._backoff.reset()
+            self._succeeded()
         self._settled()
 
     async def _react(self, last: Programmed) -> None:
@@ -161,13 +181,15 @@ class Controller:
         except KernelError as error:
             self._refused(snapshot, last.selection, error)
         else:
+            if not self._failing:  # else something newer could not be programmed, and that is what is said
+                self._succeeded()
             self._announcements = ANNOUNCEMENTS
             await self._announce(self.programmed or last)
         self._settled()
 
     async def _announce(self, programmed: Programmed) -> None:
         """Announce what this node holds, if that is due."""
-        held = programmed.desired.announced
+        held = programmed.held
         if self._announcements == 0 or not held:
             return
         self._announcements -= 1
@@ -176,29 +198,43 @@ class Controller:
         except KernelError as error:
             log.warning("held egress IPs could not be announced again: %s", error)
 
-    async def _program(self, wanted: Programmed, reasons: Iterable[str]) -> None:
+    async def _program(self, wanted: Programmed, reasons: Iterable[str], *, anew: bool = False) -> None:
         last = self.programmed.desired if self.programmed is not None else None
-        if wanted.desired != last or self._force:
+        failures = self.programmed.failures if self.programmed is not None else ()
+        if wanted.desired != last or self._force or anew:
             added = additions(last, wanted.desired, wanted.snapshot.claims, held=self._held)
             in_reach = await self._reach.before(added)
             started = time.perf_counter()
             try:
-                await self._kernel.apply(wanted.desired)
+                report = await self._kernel.apply(wanted.desired, anew=anew)
             finally:
                 # Also what was applied half way may do harm.
                 self._reach.applied(added, in_reach=in_reach)
             took = time.perf_counter() - started
+            failures = report.failures
             self._metrics.applied(took)
             what = _difference(last, wanted.desired)
             log.info("programmed in %.1f ms: %s; because %s", took * 1e3, what, _why(reasons))
         self._force = False
-        self._complaint = None
-        self._backoff.reset()
-        self.programmed = wanted
+        self.programmed = replace(wanted, failures=failures)
+        self._retries.follow(failures)
+
+    def _succeeded(self) -> None:
+        """What is programmed is what was last decided: account for it, and for what is wrong with single items."""
+        done = self.programmed
+        if done is None:
+            return
+        found = troubles(done.snapshot, done.desired, done.failures)
         before = self.account.revision if self.account is not None else 0
-        self.account = programmed_account(wanted.snapshot, wanted.selection, before=before)
-        self.verdict = PROGRAMMED
-        self._say_what_is_refused(wanted.snapshot)
+        self.account = programmed_account(done.snapshot, done.selection, before=before, troubles=found)
+        if found:
+            words = "; ".join(trouble.message for trouble in found[:3])
+            more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+            self.verdict = Verdict(False, Reason.NODE_TROUBLE, f"all is programmed but for this: {words}{more}"[:4000])
+        else:
+            self.verdict = PROGRAMMED
+        self._say_what_is_wrong(found)
+        self._say_what_is_refused(done.snapshot)
 
     def _refused(self, snapshot: Snapshot, selection: Selection, error: Exception) -> None:
         self._metrics.apply_failed()
@@ -208,10 +244,14 @@ class Controller:
         if self._complaint != str(error):
             self._complaint = str(error)
             log.error("cannot program the node: %s; what it holds stays, and this is tried again", error)
-        self._force = True
-        asyncio.get_running_loop().call_later(seconds, self._changes.note, "the last attempt failed")
+        self._force = self._failing = True
+        if self._again is not None:
+            self._again.cancel()
+        self._again = asyncio.get_running_loop().call_later(seconds, self._changes.note, "the last attempt failed")
 
     async def _remove(self) -> None:
+        self.programmed = None  # the death of a gateway must not bring anything back
+        self._retries.follow(())
         try:
             await self._kernel.remove()
         except KernelError as error:
@@ -224,10 +264,17 @@ class Controller:
             )
         else:
             log.info("took everything of Sluice out of the node, as the annotation sluice.dev/remove asks")
-            self.removed, self.programmed, self.account, self.verdict = True, None, None, REMOVED
+            self.removed, self.account, self.verdict = True, None, REMOVED
             self._prober.follow(())
             self._backoff.reset()
         self._settled()
+
+    def _say_what_is_wrong(self, found: tuple[Trouble, ...]) -> None:
+        for trouble in sorted(set(found) - set(self._troubles), key=str):
+            log.error("%s: %s; everything else is programmed", trouble.about, trouble.message)
+        for trouble in sorted(set(self._troubles) - set(found), key=str):
+            log.info("%s: not any more: %s", trouble.about, trouble.message)
+        self._troubles = found
 
     def _say_what_is_refused(self, snapshot: Snapshot) -> None:
         if snapshot.refused != self._refusals:

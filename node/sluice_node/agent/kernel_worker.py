@@ -12,6 +12,7 @@ from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.links import Links
 from sluice_node.core.occupied import Neighbour
 from sluice_node.kernel.errors import KernelError
+from sluice_node.kernel.report import Report
 
 _T = TypeVar("_T")
 
@@ -19,8 +20,8 @@ _T = TypeVar("_T")
 class KernelPort(Protocol):
     """What the agent asks of the kernel; every call may raise KernelError and may take milliseconds."""
 
-    def apply(self, desired: DesiredNode, /) -> object:
-        """Make the kernel hold this."""
+    def apply(self, desired: DesiredNode, /, *, anew: bool = False) -> Report:
+        """Make the kernel hold this; `anew`: also what it refused before."""
 
     def check(self) -> bool:
         """Whether all of it is still there."""
@@ -53,9 +54,9 @@ class KernelWorker:
         self._announce = announce
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
 
-    async def apply(self, desired: DesiredNode) -> None:
-        """Make the kernel hold this. Raises KernelError."""
-        await self._run(lambda: self._kernel.apply(desired))
+    async def apply(self, desired: DesiredNode, *, anew: bool = False) -> Report:
+        """Make the kernel hold this, and tell what it refused of it. Raises KernelError."""
+        return await self._run(lambda: self._kernel.apply(desired, anew=anew))
 
     async def check(self) -> bool:
         """Whether all of the last apply is still there. Raises KernelError."""

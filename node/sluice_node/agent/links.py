@@ -56,7 +56,7 @@ def read_links() -> Links:
         raise KernelError(f"cannot read the node's interfaces: {error.strerror}") from error
     finally:
         netlink.close()
-    return Links(tuple(addresses), defaults, frozenset(gateways), attached)
+    return Links(tuple(addresses), defaults, frozenset(gateways), attached, frozenset(names.values()))
 
 
 def _names(netlink: RawNetlink) -> Iterator[tuple[int, str]]:

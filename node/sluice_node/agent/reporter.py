@@ -18,7 +18,7 @@ from typing import Any
 from sluice_api.timers import AGENT_RETRY_FIRST, AGENT_RETRY_WRITE, HOLDER_REPEAT, REPORT_BETWEEN, REPORT_TOGETHER
 from sluice_node.agent import kube_requests as requests
 from sluice_node.agent.backoff import Backoff
-from sluice_node.agent.kube_client import KubeClient, KubeError
+from sluice_node.agent.kube_client import KubeClient, KubeError, UnreachableError
 from sluice_node.core.desired import Address
 from sluice_node.core.liveness import Sight
 from sluice_node.core.objects import EgressIP, Node
@@ -168,9 +168,19 @@ class HolderWriter:
                 await asyncio.sleep(self._backoff.seconds())
 
     async def _say(self) -> None:
+        """Say of each egress IP what is to be said. Raises the last KubeError, once all were tried."""
+        failed: KubeError | None = None
         for claim in list(self._claims()):
             if claim.address in self._unsaid and claim.address in self._held:
-                if claim.holder != self._node:
-                    await self._client.send(requests.apply_holder(claim.key.name, holder=self._node))
-                    log.info("this node is the holder of %s (before: %s)", claim.address, claim.holder)
-                self._unsaid.discard(claim.address)
+                try:
+                    if claim.holder != self._node:
+                        await self._client.send(requests.apply_holder(claim.key.name, holder=self._node))
+                        log.info("this node is the holder of %s (before: %s)", claim.address, claim.holder)
+                except UnreachableError:
+                    raise  # none of the others would get through
+                except KubeError as error:
+                    failed = error
+                else:
+                    self._unsaid.discard(claim.address)
+        if failed is not None:
+            raise failed

@@ -10,6 +10,7 @@ Invariants:
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sluice_node.agent import kube_requests as requests
@@ -51,7 +52,7 @@ class ClusterState:
         self.policies = Store("EgressPolicy", objects.policy, changed)
         self.pools = Store("EgressPool", objects.pool, changed)
         self.egress_ips = Store("EgressIP", objects.egress_ip, changed)
-        self.egress_nodes = Store("EgressNode", objects.egress_node, changed, self._departs)
+        self.egress_nodes = Store("EgressNode", partial(objects.egress_node, own=node), changed, self._departs)
         self.service_cidrs = Store("ServiceCIDR", objects.service_cidr, changed)
         self.api_endpoints = Store("EndpointSlice", objects.endpoints, changed)
         self.nodes = Store("Node", objects.node, self._node_changed)

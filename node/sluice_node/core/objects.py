@@ -138,7 +138,8 @@ class TunnelEnd:
 
 @dataclass(frozen=True, slots=True)
 class EgressNode:
-    """What a node's agent last said of it. `tunnel` is None before its first report; `generation` is the object's."""
+    """What a node's agent last said of it. `tunnel` is None before its first report; `generation` is the object's;
+    `listed` are the policies that it lists, kept of this agent's own node only."""
 
     key: Key
     addresses: tuple[Address, ...] = ()
@@ -148,6 +149,7 @@ class EgressNode:
     revision: int = 0
     remove: bool = False
     generation: int = 1
+    listed: frozenset[Key] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,14 +301,15 @@ def egress_ip(document: Document) -> EgressIP:
     )
 
 
-def egress_node(document: Document) -> EgressNode:
-    """An EgressNode. Raises MalformedError."""
+def egress_node(document: Document, *, own: str = "") -> EgressNode:
+    """An EgressNode; `own` is the name of this agent's node. Raises MalformedError."""
     metadata = read.mapping(document.get("metadata"), "metadata")
     status = read.mapping(document.get("status"), "status")
     annotations = read.mapping(metadata.get("annotations"), "metadata.annotations")
-    tunnel = status.get("tunnel")
+    tunnel, key = status.get("tunnel"), key_of(document)
+    policies = status.get("policies") if key.name == own else ()
     return EgressNode(
-        key=key_of(document),
+        key=key,
         addresses=read.items(status.get("addresses"), "status.addresses", read.address),
         pod_cidrs=read.items(status.get("podCIDRs"), "status.podCIDRs", read.network),
         tunnel=None if not tunnel else _tunnel(tunnel, "status.tunnel"),
@@ -314,6 +317,7 @@ def egress_node(document: Document) -> EgressNode:
         revision=read.number(status.get("revision", 0), "status.revision", low=0, high=_INT64),
         remove=annotations.get(ANNOTATION_REMOVE) == "true",
         generation=read.number(metadata.get("generation", 1), "metadata.generation", low=0, high=_INT64),
+        listed=frozenset(read.items(policies, "status.policies", _policy_key)) if policies else frozenset(),
     )
 
 
@@ -377,6 +381,11 @@ def _tunnel(value: object, path: str) -> TunnelEnd:
     if not isinstance(mac, str) or not _UNICAST_MAC.fullmatch(mac):
         raise MalformedError(f"{path}.mac", "a unicast MAC address", mac)
     return TunnelEnd(read.address(tunnel.get("address"), f"{path}.address"), mac)
+
+
+def _policy_key(value: object, path: str) -> Key:
+    entry = read.mapping(value, path)
+    return Key(read.name(entry.get("namespace"), f"{path}.namespace"), read.name(entry.get("name"), f"{path}.name"))
 
 
 def _requirement(value: object, path: str) -> Requirement:

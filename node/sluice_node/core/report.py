@@ -5,13 +5,15 @@ Rules:
   this node, has not been seen yet holds it back: its packets could not leave. That no slice is left for this node does
   not hold it back (the operator says PortsExhausted).
 - It never decreases while the agent runs, and does not advance when the kernel refused.
-- A policy is listed while it selects a pod here, whether or not it could be programmed: its egress IPs are in use.
+- A policy is listed while it selects a pod here, whether or not it could be programmed: its egress IPs are in use. So
+  is one that selects none any more, while the kernel may still hold it: before that its addresses must not be freed.
+- What is wrong with one pool or policy is said in `troubles`, and holds back nothing else.
 - Round-trip times are for people: a new one alone is not worth a write unless it doubled or halved.
 Pure: no I/O, no clock.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from sluice_api.names import OVERRIDDEN_BY_MAX, TUNNEL_PORT
@@ -22,6 +24,7 @@ from sluice_node.core.objects import EgressIP, Key, Node, Policy, Pool
 from sluice_node.core.resolve import gateway_for, tunnel_mac
 from sluice_node.core.select import Selection
 from sluice_node.core.snapshot import Snapshot
+from sluice_node.core.troubles import Trouble, documents
 
 _RTT_NOISE: Final = 1000
 """Microseconds below which no difference of round trips is worth a write."""
@@ -35,6 +38,11 @@ class Verdict:
     reason: Reason
     message: str
 
+    @property
+    def ready(self) -> bool:
+        """Whether the agent does its work: what is wrong with one pool or policy is not the agent's fault."""
+        return self.programmed or self.reason is Reason.NODE_TROUBLE
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -46,16 +54,19 @@ class Account:
     generations: Mapping[Key, int]
     gateway_for: frozenset[str]
     revision: int
+    troubles: tuple[Trouble, ...] = ()
 
 
-def acknowledged(snapshot: Snapshot, *, before: int) -> int:
-    """The revision to report once `snapshot` is programmed; `before` is the one reported last."""
+def acknowledged(snapshot: Snapshot, *, before: int, beside: Collection[Key] = ()) -> int:
+    """The revision to report once `snapshot` is programmed; `before` is the one reported last. Policies that are said
+    not to be programmed by themselves (`beside`) hold nothing back."""
     # A refused claim holds nothing back: it is said by itself, and must not keep others' policies waiting.
     claims = {claim.address: claim for claim in snapshot.egress_ips}
     waiting = [
         policy.revision
         for policy in snapshot.policies
-        if not all(_at_hand(policy, claims.get(address), snapshot) for address in policy.addresses)
+        if policy.key not in beside
+        and not all(_at_hand(policy, claims.get(address), snapshot) for address in policy.addresses)
     ]
     limit = min(waiting, default=None)
     return max(before, *(p.revision for p in snapshot.policies if limit is None or p.revision < limit), 0)
@@ -72,25 +83,37 @@ def _is_full(claim: EgressIP, pool: Pool) -> bool:
     return len(claim.slices) >= sum(1 for _ in all_slices(pool.slice_size))
 
 
-def programmed_account(snapshot: Snapshot, selection: Selection, *, before: int) -> Account:
-    """The account of a snapshot that the kernel took."""
+def programmed_account(
+    snapshot: Snapshot, selection: Selection, *, before: int, troubles: tuple[Trouble, ...] = ()
+) -> Account:
+    """The account of a snapshot that the kernel took, but for what is in `troubles`."""
+    beside = {trouble.policy for trouble in troubles if trouble.policy is not None}
+    unanswered = {trouble.pool for trouble in troubles if trouble.unanswered}
     return Account(
         snapshot=snapshot,
         selection=selection,
-        generations={policy.key: policy.generation for policy in snapshot.policies},
-        gateway_for=gateway_for(snapshot),
-        revision=acknowledged(snapshot, before=before),
+        generations={policy.key: policy.generation for policy in snapshot.policies if policy.key not in beside},
+        gateway_for=gateway_for(snapshot) - unanswered,
+        revision=acknowledged(snapshot, before=before, beside=beside),
+        troubles=troubles,
     )
 
 
 def refused_account(snapshot: Snapshot, selection: Selection, *, last: Account | None) -> Account:
-    """The account of a snapshot that the kernel refused, `last` being what it took before (None: nothing yet)."""
+    """The account of a snapshot that the kernel refused, `last` being what it took before (None: nothing yet, so that
+    what it holds is what the process before this one listed)."""
+    if last is None:
+        listed = {key for node in snapshot.egress_nodes for key in node.listed}
+        before = Selection(pods=dict.fromkeys(listed, 0))
+    else:
+        before = last.selection
     return Account(
         snapshot=snapshot,
-        selection=selection,
+        selection=replace(selection, pods={**dict.fromkeys(before.pods, 0), **selection.pods}),
         generations=last.generations if last else {},
         gateway_for=last.gateway_for & gateway_for(snapshot) if last else frozenset(),
         revision=last.revision if last else 0,
+        troubles=last.troubles if last else (),
     )
 
 
@@ -121,6 +144,7 @@ def node_status(account: Account, sights: Mapping[str, Sight], condition: Mappin
             {"node": node, "alive": sight.alive, "rttMicroseconds": round(sight.rtt * 1e6)}
             for node, sight in sorted(sights.items())
         ],
+        "troubles": documents(account.troubles),
         "conditions": [dict(condition)],
     }
 

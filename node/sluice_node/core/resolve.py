@@ -20,7 +20,8 @@ from typing import Final
 
 from sluice_node.core.desired import Address, DesiredNode, Network, Peer, PolicyProgram
 from sluice_node.core.holder import holder
-from sluice_node.core.objects import EgressIP, Key, Pod, Policy
+from sluice_node.core.links import Links
+from sluice_node.core.objects import EgressIP, Key, Pod, Policy, Pool
 from sluice_node.core.refused import of_nodes
 from sluice_node.core.select import Selection
 from sluice_node.core.snapshot import Snapshot
@@ -114,20 +115,30 @@ def live_gateways(snapshot: Snapshot, pools: Iterable[str]) -> dict[str, tuple[s
 
 
 def announced(snapshot: Snapshot, live: Mapping[str, tuple[str, ...]]) -> dict[Address, str]:
-    """The egress IPs that this node holds -> the interface on which it answers for them."""
+    """The egress IPs that this node holds -> the interface on which it answers for them, if it has one for them."""
+    found = {
+        claim.address: interface_for(snapshot.pools[claim.pool], claim.address, snapshot.links)
+        for claim in holds(snapshot, live)
+    }
+    return {address: interface for address, interface in found.items() if interface is not None}
+
+
+def holds(snapshot: Snapshot, live: Mapping[str, tuple[str, ...]]) -> Iterator[EgressIP]:
+    """The claims of the egress IPs that this node holds and ought to answer for."""
     me, mine = snapshot.node.name, gateway_for(snapshot)
-    held: dict[Address, str] = {}
-    if not mine:
-        return held
-    for claim in snapshot.egress_ips:
+    for claim in snapshot.egress_ips if mine else ():
         pool = snapshot.pools.get(claim.pool)
         if pool is None or not pool.announces or claim.pool not in mine or claim.resting:
             continue
         if holder(claim.address, live.get(claim.pool, ())) == me and not snapshot.refuses(claim.address):
-            interface = pool.interface or snapshot.links.towards(claim.address)
-            if interface is not None:
-                held[claim.address] = interface
-    return held
+            yield claim
+
+
+def interface_for(pool: Pool, address: Address, links: Links) -> str | None:
+    """The interface on which to answer for an address of a pool; None when the node has none for it."""
+    if pool.interface is not None:
+        return pool.interface if links.has(pool.interface) else None
+    return links.towards(address)
 
 
 def resolve(snapshot: Snapshot, selection: Selection) -> DesiredNode:

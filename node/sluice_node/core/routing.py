@@ -123,6 +123,17 @@ def plumbing(desired: DesiredNode, *, mtu: int, ipv6: bool) -> Plumbing:
     )
 
 
+def answered_by(path: str, desired: DesiredNode) -> frozenset[Address]:
+    """The held egress IPs that are not answered for without a setting; none when it only makes answers quicker."""
+    devices = {f"ipv6/conf/{device}/proxy_ndp": device for device in desired.announced.values()}
+    return frozenset(a for a, device in desired.announced.items() if a.version == 6 and devices.get(path) == device)
+
+
+def of_answers(path: str) -> bool:
+    """Whether a setting serves answers on an uplink only, not the whole node."""
+    return path.endswith(("/proxy_delay", "/proxy_ndp"))
+
+
 RULE_MASK: Final = PEER
 """Rules match `not fwmark 0/RULE_MASK`: any packet that has a peer."""
 

@@ -6,18 +6,22 @@ made are forgotten; then the answers for egress IPs; last what is no longer want
 half way, packets are dropped rather than let out. An egress IP that is given up stays in the guard's sight until no
 connection bears it.
 
+What one egress IP, peer or policy needs is done for each by itself: what the kernel refuses of it is reported, and
+keeps nothing else from being done. What the whole node rests on raises KernelError.
+
 Blocking: call it from a worker thread, never from the event loop's.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from sluice_node.core import diff, routing
-from sluice_node.core.desired import Address, DesiredNode
+from sluice_node.core.desired import Address, DesiredNode, PolicyProgram
+from sluice_node.core.failures import Failure, keeping
 from sluice_node.core.flows import egress_ips
 from sluice_node.core.marks import number_peers
 from sluice_node.core.routing import Plumbing, Tunnel
@@ -27,27 +31,15 @@ from sluice_node.core.view import VERSIONS, View
 from sluice_node.kernel.announce import Announcer
 from sluice_node.kernel.conntrack import Conntrack
 from sluice_node.kernel.errors import KernelError
+from sluice_node.kernel.isolate import split
+from sluice_node.kernel.items import Items
 from sluice_node.kernel.neighbours import forget
 from sluice_node.kernel.netlink import Netlink
 from sluice_node.kernel.nft import Nft, Watch
+from sluice_node.kernel.report import Report
 from sluice_node.kernel.settings import Settings
 
 _STATE: Final = Path("/run/sluice")
-_Item = TypeVar("_Item")
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What an apply did. `rules` is the nft transaction in bytes of text, 0 when none was needed."""
-
-    rules: int = 0
-    plumbing: int = 0
-    flows_cut: int = 0
-    announced: int = 0
-
-    @property
-    def changed(self) -> bool:
-        return bool(self.rules or self.plumbing or self.flows_cut or self.announced)
 
 
 class Kernel:
@@ -66,12 +58,15 @@ class Kernel:
         self._desired: DesiredNode | None = None
         self._numbers: dict[str, int] = {}
         self._last: tuple[View, tuple[Set, ...]] | None = None
+        self._taken: frozenset[PolicyProgram] = frozenset()
+        self._refused: Mapping[PolicyProgram, str] = {}
 
-    def apply(self, desired: DesiredNode) -> Report:
+    def apply(self, desired: DesiredNode, *, anew: bool = False) -> Report:
         """Make the kernel hold `desired`, changing only what differs from what is there.
 
-        Raises KernelError; then the state is between the last and this one, and the next apply starts from what it
-        finds.
+        A policy that the kernel refused stays out until it changes, or `anew`: finding out for whose sake a transaction
+        is refused takes several. Raises KernelError when the node as a whole cannot be programmed; then the state is
+        between the last and this one, and the next apply starts from what it finds.
         """
         mtu = self._mtu(desired)
         wanted = routing.plumbing(desired, mtu=mtu, ipv6=self._has_ipv6())
@@ -81,21 +76,40 @@ class Kernel:
             raise KernelError(f"too many nodes: {error}") from error
         # What a step that fails half way made of the connections is not known: the next apply judges all of them.
         before, self._desired = self._desired, None
-        changes = self._prepare(wanted)
+        items = Items()
+        changes = self._prepare(wanted, desired, items)
+        former = self._egress_ips(before)
+        known = frozenset(self._last[0].egress_ips) if self._last is not None else frozenset()
+        desired, rules = self._take(desired, former, mtu=mtu, anew=anew)
+        items.failures += [Failure(why, policy_id=policy.policy_id) for policy, why in self._refused.items()]
         view = View(desired, self._numbers, mtu)
-        retired = self._egress_ips(before) - frozenset(view.egress_ips)
-        known = self._last[0].egress_ips if self._last is not None else ()
-        rules = self._load(replace(view, retired=retired))
+        retired = former - frozenset(view.egress_ips)
         cut = self._conntrack.clean(before, desired, retired=retired)
         if retired:
             rules += self._load(view)
-        changes += self._connect(wanted)
-        announced = self._answer(wanted)
-        changes += self._tidy(wanted)
-        self._plumbing = wanted
-        forget(retired | (frozenset(known) - frozenset(view.egress_ips)), desired.uplinks)
+        changes += self._connect(wanted, items)
+        announced = self._answer(wanted, items)
+        changes += self._tidy(wanted, items)
+        self._plumbing = self._achieved(wanted, items)
+        forget(retired | (known - frozenset(view.egress_ips)), desired.uplinks)
         self._desired = desired
-        return Report(rules=rules, plumbing=changes, flows_cut=cut, announced=announced)
+        return Report(rules, changes, cut, announced, tuple(items.failures))
+
+    def _take(
+        self, desired: DesiredNode, former: frozenset[Address], *, mtu: int, anew: bool
+    ) -> tuple[DesiredNode, int]:
+        """Load the rules with every policy that the kernel takes; gives what it holds then, and how much was loaded."""
+        known = {} if anew else {p: self._refused[p] for p in desired.policies if p in self._refused}
+        loaded = 0
+
+        def load(policies: Sequence[PolicyProgram]) -> None:
+            nonlocal loaded
+            view = View(keeping(desired, policies), self._numbers, mtu)
+            loaded += self._load(replace(view, retired=former - frozenset(view.egress_ips)))
+
+        taken, refused = split([p for p in desired.policies if p not in known], load, good=self._taken)
+        self._taken, self._refused = frozenset(taken), known | refused
+        return keeping(desired, taken), loaded
 
     def _egress_ips(self, before: DesiredNode | None) -> frozenset[Address]:
         """The egress IPs that connections may bear: those of the last apply or, after a start or when it failed, those
@@ -120,7 +134,7 @@ class Kernel:
         except FileNotFoundError:
             return False
 
-    def _prepare(self, wanted: Plumbing) -> int:
+    def _prepare(self, wanted: Plumbing, desired: DesiredNode, items: Items) -> int:
         """The tunnel, still down if it is new, its peers, and the rules that lead to it or nowhere."""
         held = self._netlink.read()
         count = 0
@@ -129,13 +143,25 @@ class Kernel:
                 self._rules = None  # the egress hook went with the old device
                 held = self._netlink.read()
             count += 1
-        count += self._settings.hold(dict(wanted.settings))
+        count += self._hold_settings(wanted, desired, items)
         for stray in {(rule.version, rule.preference) for rule in held.rules - wanted.rules}:
             self._netlink.clear_rules(*stray)
             count += 1
-        missing = wanted.rules - self._netlink.read().rules if count else wanted.rules - held.rules
-        count += _each(missing, self._netlink.rule)
-        return count + _each(wanted.ends - held.ends, lambda item: self._netlink.end("replace", item))
+        for rule in wanted.rules - self._netlink.read().rules if count else wanted.rules - held.rules:
+            self._netlink.rule(rule)
+            count += 1
+        # A peer that cannot be set answers no probe, so nobody here uses it as a gateway.
+        return count + items.each(wanted.ends - held.ends, lambda item: self._netlink.end("replace", item))
+
+    def _hold_settings(self, wanted: Plumbing, desired: DesiredNode, items: Items) -> bool:
+        values = dict(wanted.settings)
+        held = self._settings.hold(values)
+        for path, why in held.refused.items():
+            if path in values and not routing.of_answers(path):
+                raise KernelError(why)
+            for address in routing.answered_by(path, desired) or (None,):
+                items.miss((path, values.get(path)), Failure(why, unanswered=address))
+        return held.changed
 
     def _load(self, view: View) -> int:
         """The rules, as a change of what is there or, when that is not known, in its place."""
@@ -145,13 +171,18 @@ class Kernel:
         text = diff.replacement(rules) if known is None else diff.transaction(known, rules)
         self._rules = None
         if text:
-            self._nft.run(text)
+            try:
+                self._nft.run(text)
+            except KernelError:
+                # Taken whole or not at all: what was known still holds, unless somebody else was at it.
+                self._rules = known if self._watch.generations() == 0 else None
+                raise
             if (self._watch.generations() or 1) > 1:
                 return len(text)  # someone changed our tables meanwhile: the next check says so
         self._rules = rules
         return len(text)
 
-    def _connect(self, wanted: Plumbing) -> int:
+    def _connect(self, wanted: Plumbing, items: Items) -> int:
         """The tunnel up, and what needs it up."""
         held = self._netlink.read()
         count = 0
@@ -159,25 +190,63 @@ class Kernel:
             self._netlink.raise_tunnel()
             held = self._netlink.read()
             count += 1
-        count += _each(wanted.neighbours - held.neighbours, lambda item: self._netlink.neighbour("replace", item))
-        return count + _each(wanted.routes - held.routes, lambda item: self._netlink.route("replace", item))
+        for neighbour in wanted.neighbours - held.neighbours:
+            self._netlink.neighbour("replace", neighbour)
+            count += 1
+        addresses = {ip_network(answer.address): answer.address for answer in wanted.answers}
+        missing = wanted.routes - held.routes
+        for route in missing:
+            if route.destination not in addresses:
+                self._netlink.route("replace", route)
+                count += 1
+        return count + items.each(
+            (route for route in missing if route.destination in addresses),
+            lambda item: self._netlink.route("replace", item),
+            serves=lambda item: addresses[item.destination],
+        )
 
-    def _answer(self, wanted: Plumbing) -> int:
+    def _answer(self, wanted: Plumbing, items: Items) -> int:
         """The answers for egress IPs, announced when they are new here or were lost with their interface."""
         for item in self._plumbing.answers - wanted.answers:
             self._announcer.stop(item.address)
         held = self._netlink.read().answers
-        _each(wanted.answers - held, lambda item: self._netlink.answer("replace", item))
-        new = wanted.answers - (held & self._plumbing.answers)
-        return self._announcer.start((a.address, a.interface, self._netlink.link(a.interface).mac) for a in new)
+        items.each(
+            wanted.answers - held,
+            lambda item: self._netlink.answer("replace", item),
+            serves=lambda item: item.address,
+        )
+        unanswered = {failure.unanswered for failure in items.failures}
+        new = {a for a in wanted.answers - (held & self._plumbing.answers) if a.address not in unanswered}
+        return items.each(
+            new,
+            lambda a: self._announcer.start([(a.address, a.interface, self._netlink.link(a.interface).mac)]),
+            serves=lambda a: a.address,
+        )
 
-    def _tidy(self, wanted: Plumbing) -> int:
+    def _tidy(self, wanted: Plumbing, items: Items) -> int:
         """Take away what is ours and no longer wanted."""
         held = self._netlink.read()
-        count = _each(held.answers - wanted.answers, lambda item: self._netlink.answer("del", item))
-        count += _each(held.routes - wanted.routes, lambda item: self._netlink.route("del", item))
-        count += _each(held.ends - wanted.ends, lambda item: self._netlink.end("del", item))
-        return count + _each(held.neighbours - wanted.neighbours, lambda item: self._netlink.neighbour("del", item))
+        count = items.each(held.answers - wanted.answers, lambda item: self._netlink.answer("del", item))
+        count += items.each(held.routes - wanted.routes, lambda item: self._netlink.route("del", item))
+        count += items.each(held.ends - wanted.ends, lambda item: self._netlink.end("del", item))
+        return count + items.each(
+            held.neighbours - wanted.neighbours, lambda item: self._netlink.neighbour("del", item)
+        )
+
+    def _achieved(self, wanted: Plumbing, items: Items) -> Plumbing:
+        """What the kernel holds after an apply: `wanted`, but for what it refused to take or to let go."""
+        if not items.missed:
+            return wanted
+        held = self._netlink.read()
+        there = {path for path, _ in self._settings.held(path for path, _ in wanted.settings)}
+        return replace(
+            wanted,
+            ends=held.ends,
+            neighbours=held.neighbours,
+            routes=held.routes,
+            answers=held.answers,
+            settings=frozenset(item for item in wanted.settings - items.missed if item[0] in there),
+        )
 
     def check(self) -> bool:
         """Whether everything of the last apply is still there; also repeats announcements that are due.
@@ -213,13 +282,17 @@ class Kernel:
         known = self.egress_ips()
         self._nft.run(diff.removal(EMPTY))
         self._watch.generations()
-        self._tidy(Plumbing())
+        items = Items()
+        self._tidy(Plumbing(), items)
         for rule in self._netlink.read().rules:
             self._netlink.clear_rules(rule.version, rule.preference)
         self._netlink.remove_tunnel()
-        self._settings.hold({})
+        held = self._settings.hold({})
         self._conntrack.forget(known)
         self._rules, self._desired, self._plumbing = None, None, Plumbing()
+        left = [failure.message for failure in items.failures] + list(held.refused.values())
+        if left:
+            raise KernelError("; ".join(left))
 
     def close(self) -> None:
         """Let go of the sockets; what the kernel holds stays."""
@@ -229,11 +302,3 @@ class Kernel:
 
 def _same_device(wanted: Tunnel, held: Tunnel | None) -> bool:
     return held is not None and replace(held, up=wanted.up) == wanted
-
-
-def _each(items: Iterable[_Item], act: Callable[[_Item], None]) -> int:
-    count = 0
-    for item in items:
-        act(item)
-        count += 1
-    return count

@@ -11,7 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sluice_operator.core.snapshot import ClusterNode, EgressIP, EgressNode, NodePolicy, PolicyKey, Snapshot
+from sluice_operator.core.snapshot import (
+    ClusterNode,
+    EgressIP,
+    EgressNode,
+    NodePolicy,
+    NodeTrouble,
+    PolicyKey,
+    Snapshot,
+)
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -23,7 +31,7 @@ class Index:
 
     `working` are the nodes whose agents program policies (not being emptied), in order of their revision.
     `silent_open` are the silent nodes on which pods may start; `unheard`: of some agents it is not known whether they
-    live.
+    live. `pool_troubles` and `policy_troubles` are what nodes could not do for a pool or policy, by node.
     """
 
     claims_of: Mapping[PolicyKey, tuple[EgressIP, ...]]
@@ -37,6 +45,8 @@ class Index:
     silent: frozenset[str]
     silent_open: frozenset[str]
     unheard: bool
+    pool_troubles: Mapping[str, tuple[tuple[str, NodeTrouble], ...]]
+    policy_troubles: Mapping[PolicyKey, tuple[str, ...]]
 
     def behind(self, revision: int) -> tuple[EgressNode, ...]:
         """The nodes whose agents have not programmed `revision` yet."""
@@ -61,6 +71,14 @@ def build(snapshot: Snapshot) -> Index:
             listed.add(report.key)
             if not node.removing:
                 reports[report.key].append((name, report))
+    pool_troubles: defaultdict[str, list[tuple[str, NodeTrouble]]] = defaultdict(list)
+    policy_troubles: defaultdict[PolicyKey, list[str]] = defaultdict(list)
+    for name in sorted(snapshot.nodes):
+        for trouble in () if snapshot.nodes[name].removing else snapshot.nodes[name].troubles:
+            if trouble.policy is not None:
+                policy_troubles[trouble.policy].append(name)
+            elif trouble.pool:
+                pool_troubles[trouble.pool].append((name, trouble))
     working = sorted(
         (node for node in snapshot.nodes.values() if not node.removing), key=lambda n: (n.revision, n.name)
     )
@@ -76,6 +94,8 @@ def build(snapshot: Snapshot) -> Index:
         silent=snapshot.silent,
         silent_open=frozenset(name for name in snapshot.silent if _admits_pods(snapshot.cluster_nodes.get(name))),
         unheard=bool(snapshot.unheard),
+        pool_troubles=_frozen(pool_troubles),
+        policy_troubles=_frozen(policy_troubles),
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from sluice_api.candidates import moved_on
 from sluice_api.reasons import ConditionType, Reason
+from sluice_operator.core import troubles
 from sluice_operator.core.conditions import Verdict, conditions
 from sluice_operator.core.degraded import Shortfall, degraded, stalled
 from sluice_operator.core.gateway import proxy_url
@@ -31,8 +32,17 @@ def pool_status(
     policies = index.policies_of.get(pool.name, ())
     ready_on = index.ready_gateways.get(pool.name, ())
     accepted = _accepted(resolved)
-    ready = _ready(resolved, accepted, claims=claims, policies=policies, gateways=gateways, ready_on=ready_on)
-    lacking = degraded((*_shortfalls(resolved, gateways, ready_on), *of_gateways(ready_on, index)))
+    troubled = tuple(troubles.of_pool(pool.name, index))
+    ready = _ready(
+        resolved,
+        accepted,
+        claims=claims,
+        policies=policies,
+        gateways=gateways,
+        ready_on=ready_on,
+        troubled=troubled,
+    )
+    lacking = degraded((*troubled, *_shortfalls(resolved, gateways, ready_on), *of_gateways(ready_on, index)))
     ipv4, ipv6 = _family(resolved, claims, 4), _family(resolved, claims, 6)
     return PoolStatus(
         observed_generation=pool.generation,
@@ -91,6 +101,7 @@ def _ready(
     policies: tuple[PolicyKey, ...],
     gateways: GatewayState,
     ready_on: tuple[str, ...],
+    troubled: tuple[Shortfall, ...],
 ) -> Verdict:
     pool, kind = resolved.pool, ConditionType.READY
     if pool.deleting:
@@ -112,6 +123,8 @@ def _ready(
         return Verdict(kind, "False", accepted.reason, accepted.message)
     if not ready_on and gateways.refused:
         return Verdict(kind, "False", Reason.GATEWAY_REJECTED, "; ".join(gateways.refused))
+    if not ready_on and troubled:
+        return Verdict(kind, "False", troubled[0].reason, troubled[0].message)
     if not ready_on:
         message = f"none of {count(pool.gateways.replicas, 'gateway')} is ready; {_where_to_look(pool, gateways)}"
         return Verdict(kind, "False", Reason.NO_GATEWAY_READY, message)

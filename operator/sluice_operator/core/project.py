@@ -14,7 +14,9 @@ from sys import intern
 from typing import Any
 
 from sluice_api.durations import seconds as duration_seconds
+from sluice_api.models.egressnode import MOST_TROUBLES
 from sluice_api.names import ANNOTATION_REMOVE, LABEL_POOL
+from sluice_api.reasons import Reason
 from sluice_api.timers import QUARANTINE
 from sluice_operator.core.snapshot import (
     Address,
@@ -27,6 +29,7 @@ from sluice_operator.core.snapshot import (
     GatewaySpec,
     Namespace,
     NodePolicy,
+    NodeTrouble,
     Policy,
     PolicyKey,
     PolicyStatus,
@@ -159,10 +162,13 @@ def egress_node(document: Document) -> EgressNode:
             (
                 condition.message or condition.reason
                 for condition in _conditions(status)
-                if condition.type == "Programmed" and condition.status == "False"
+                if condition.type == "Programmed"
+                and condition.status == "False"
+                and condition.reason != Reason.NODE_TROUBLE
             ),
             "",
         ),
+        troubles=tuple(map(_trouble, (status.get("troubles") or ())[:MOST_TROUBLES])),
         removing=annotations.get(ANNOTATION_REMOVE) == "true",
     )
 
@@ -207,6 +213,17 @@ def _complaint(status: Document) -> str:
         if (condition.type, condition.status) in (("ReplicaFailure", "True"), ("Progressing", "False")):
             return f"{condition.reason}: {condition.message}"
     return ""
+
+
+def _trouble(value: object) -> NodeTrouble:
+    entry = _mapping(value)
+    policy = _mapping(entry.get("policy"))
+    return NodeTrouble(
+        pool=str(entry.get("pool", "")),
+        policy=PolicyKey(str(policy.get("namespace", "")), str(policy.get("name", ""))) if policy else None,
+        address=str(entry.get("address", "")),
+        message=str(entry.get("message", "")),
+    )
 
 
 def _pool_status(status: Document) -> PoolStatus:

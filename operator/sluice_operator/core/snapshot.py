@@ -232,6 +232,15 @@ class NodePolicy:
     overridden_by: tuple[str, ...] = ()
 
 
+class NodeTrouble(NamedTuple):
+    """Something that a node could not do, and whom it concerns as far as that is known."""
+
+    pool: str
+    policy: PolicyKey | None
+    address: str
+    message: str
+
+
 @dataclass(frozen=True, slots=True)
 class EgressNode:
     """An agent's report. `removing`: it was asked to take everything out, so it programs nothing.
@@ -248,6 +257,9 @@ class EgressNode:
     occupied: tuple[tuple[Address, str], ...] = ()
     surveyed: str = ""
     trouble: str = ""
+    """Why nothing could be programmed at all."""
+    troubles: tuple[NodeTrouble, ...] = ()
+    """What could not be done while everything else was."""
     removing: bool = False
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sluice_api.reasons import ConditionType, Reason
-from sluice_operator.core import silence
+from sluice_operator.core import silence, troubles
 from sluice_operator.core.conditions import Verdict, conditions
 from sluice_operator.core.degraded import Shortfall, degraded, stalled
 from sluice_operator.core.index import Index
@@ -63,6 +63,7 @@ def policy_status(policy: Policy, facts: PolicyFacts, index: Index, *, now: str)
     concerned = {name for name, report in reports if report.pods} | set(waiting)
     ready = _ready(policy, (accepted, assigned, programmed), index, reports)
     verdicts = (accepted, assigned, programmed, ready)
+    lacking = degraded((*_shortfalls(facts), *filter(None, (silent,)), *troubles.of_policy(policy.key, index)))
     return PolicyStatus(
         observed_generation=policy.generation,
         id=facts.id,
@@ -73,7 +74,7 @@ def policy_status(policy: Policy, facts: PolicyFacts, index: Index, *, now: str)
         nodes_programmed=len(concerned.difference(waiting)),
         conditions=conditions(
             old.conditions,
-            (*verdicts, degraded(filter(None, (*_shortfalls(facts), silent))), stalled(verdicts)),
+            (*verdicts, lacking, stalled(verdicts)),
             generation=policy.generation,
             now=now,
         ),
@@ -111,6 +112,8 @@ def _waiting(policy: Policy, revision: int, index: Index) -> dict[str, str]:
     for name, report in index.reports.get(policy.key, ()):
         if report.generation != policy.generation:
             waiting.setdefault(name, "")
+    for name in index.policy_troubles.get(policy.key, ()):
+        waiting[name] = "its kernel refuses the rules of this policy"
     return waiting
 
 
@@ -126,9 +129,9 @@ def _programmed(facts: PolicyFacts, index: Index, waiting: dict[str, str], silen
     if not waiting:
         return Verdict(kind, "True", Reason.PROGRAMMED, "") if silent is None else silence.unknown(silent)
     message = f"waiting for {count(len(waiting), 'node')}: {names(sorted(waiting))}"
-    troubles = sorted(f"{name}: {trouble}" for name, trouble in waiting.items() if trouble)
-    if troubles:
-        message += f" ({troubles[0]})"
+    causes = sorted(f"{name}: {cause}" for name, cause in waiting.items() if cause)
+    if causes:
+        message += f" ({causes[0]})"
     return Verdict(kind, "False", Reason.WAITING_FOR_NODES, message)
 
 

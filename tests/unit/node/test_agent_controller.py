@@ -18,9 +18,11 @@ from sluice_node.agent.prober import Prober
 from sluice_node.agent.reach import Reach
 from sluice_node.agent.state import ClusterState
 from sluice_node.core.desired import Address, DesiredNode
+from sluice_node.core.failures import Failure
 from sluice_node.core.links import Links
 from sluice_node.core.objects import Node
 from sluice_node.kernel.errors import KernelError
+from sluice_node.kernel.report import Report
 
 LINKS = Links((("eth0", IPv4Interface("192.0.2.1/24")),), {4: "eth0"})
 NODE = Node("n1", "uid", (ip_address("192.0.2.1"),), ())
@@ -29,13 +31,15 @@ NODE = Node("n1", "uid", (ip_address("192.0.2.1"),), ())
 class Kernel:
     def __init__(self) -> None:
         self.applied: list[DesiredNode] = []
+        self.anew: list[bool] = []
+        self.failures: tuple[Failure, ...] = ()
         self.refusal: str | None = None
         self.broken = False
         self.entered, self.goes_on = threading.Event(), threading.Event()
         self.goes_on.set()
         self.removals = 0
 
-    def apply(self, desired: DesiredNode, /) -> None:
+    def apply(self, desired: DesiredNode, /, *, anew: bool = False) -> Report:
         self.entered.set()
         assert self.goes_on.wait(60)
         if self.refusal is not None:
@@ -43,6 +47,8 @@ class Kernel:
         if self.broken:
             raise ConnectionResetError("netlink")
         self.applied.append(desired)
+        self.anew.append(anew)
+        return Report(failures=self.failures)
 
     def check(self) -> bool:
         return True

@@ -37,6 +37,7 @@ LINKS = Links(
         ("eth1", IPv4Interface("198.51.100.200/24")),
     ),
     {4: "eth0", 6: "eth0"},
+    names=frozenset({"eth0", "eth1", "bond7"}),
 )
 
 
@@ -177,9 +178,10 @@ def test_each_egress_ip_has_one_holder_among_gateways_that_see_each_other() -> N
     [
         (POOL, "eth1"),
         (replace(POOL, interface="bond7"), "bond7"),
+        (replace(POOL, interface="eth7"), None),
         (replace(POOL, announces=False), None),
     ],
-    ids=["the interface whose network it is in", "the pool's choice", "not at all"],
+    ids=["the interface whose network it is in", "the pool's choice", "one that is not there", "not at all"],
 )
 def test_an_egress_ip_is_announced_where_it_belongs(pool: Pool, interface: str | None) -> None:
     desired = resolved(pods=(gateway_pod(),), egress_nodes=(), pools={"partners": pool})

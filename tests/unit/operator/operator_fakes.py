@@ -322,6 +322,7 @@ class World:
     pods: dict[str, dict[PolicyKey, int]] = field(default_factory=dict)
     gateways: dict[str, list[str]] = field(default_factory=dict)
     occupied: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    troubles: dict[str, list[Document]] = field(default_factory=dict)
 
     def pool(self, name: str, addresses: list[str], **spec: Any) -> None:
         self.api.put(kube.EGRESS_POOL, {"metadata": {"name": name}, "spec": {"addresses": addresses, **spec}})
@@ -393,6 +394,7 @@ class World:
                 "surveyed": surveyed,
                 "occupied": [{"address": address, "by": by} for address, by in self.occupied.get(name, ())],
             }
+            status |= {"troubles": self.troubles[name]} if name in self.troubles else {}
             self.api.put(kube.EGRESS_NODE, {"metadata": {"name": name}, "status": status})
 
     def state(self) -> dict[str, Any]:
