@@ -113,7 +113,7 @@ _MEANINGS = {
     Reason.KERNEL_ERROR: "The node's agent could not program the kernel; the message is the kernel's.",
     Reason.NODE_TROUBLE: "A node could not do what this pool or policy needs, and did everything else; the message "
     "names node and cause, and EgressNode.status.troubles lists them. It is tried again until it works.",
-    Reason.REMOVED: "Everything of Sluice was taken out of the node, as asked by an annotation.",
+    Reason.REMOVED: "Sluice was taken out: of the node, as asked by an annotation, or of the cluster, by an uninstall.",
 }
 
 _TYPES = {
@@ -178,6 +178,7 @@ CONDITIONS: Final = (
             Reason.NODE_TROUBLE,
             Reason.NO_GATEWAY_READY,
             Reason.IN_USE,
+            Reason.REMOVED,
         ),
     ),
     ConditionReasons(
@@ -190,10 +191,14 @@ CONDITIONS: Final = (
             Reason.GATEWAY_REJECTED,
             Reason.GATEWAYS_MISSING,
             Reason.AGENT_SILENT,
+            Reason.REMOVED,
         ),
     ),
     ConditionReasons(
-        "EgressPool", ConditionType.STALLED, good=(Reason.AS_EXPECTED,), bad=(*_POOL_ACCEPTED, Reason.GATEWAY_REJECTED)
+        "EgressPool",
+        ConditionType.STALLED,
+        good=(Reason.AS_EXPECTED,),
+        bad=(*_POOL_ACCEPTED, Reason.GATEWAY_REJECTED, Reason.REMOVED),
     ),
     ConditionReasons("EgressPolicy", ConditionType.ACCEPTED, good=(Reason.ACCEPTED,), bad=_POLICY_ACCEPTED),
     ConditionReasons(
@@ -203,7 +208,7 @@ CONDITIONS: Final = (
         "EgressPolicy",
         ConditionType.PROGRAMMED,
         good=(Reason.PROGRAMMED,),
-        bad=(Reason.PENDING, Reason.WAITING_FOR_NODES, Reason.AGENT_SILENT),
+        bad=(Reason.PENDING, Reason.WAITING_FOR_NODES, Reason.AGENT_SILENT, Reason.REMOVED),
     ),
     ConditionReasons(
         "EgressPolicy",
@@ -215,16 +220,20 @@ CONDITIONS: Final = (
             Reason.WAITING_FOR_NODES,
             Reason.AGENT_SILENT,
             Reason.NO_GATEWAY_READY,
+            Reason.REMOVED,
         ),
     ),
     ConditionReasons(
         "EgressPolicy",
         ConditionType.DEGRADED,
         good=(Reason.AS_EXPECTED,),
-        bad=(Reason.PENDING, Reason.ADDRESS_TAKEN, Reason.AGENT_SILENT, Reason.NODE_TROUBLE),
+        bad=(Reason.PENDING, Reason.ADDRESS_TAKEN, Reason.AGENT_SILENT, Reason.NODE_TROUBLE, Reason.REMOVED),
     ),
     ConditionReasons(
-        "EgressPolicy", ConditionType.STALLED, good=(Reason.AS_EXPECTED,), bad=(*_POLICY_ACCEPTED, *_ASSIGNED[1:])
+        "EgressPolicy",
+        ConditionType.STALLED,
+        good=(Reason.AS_EXPECTED,),
+        bad=(*_POLICY_ACCEPTED, *_ASSIGNED[1:], Reason.REMOVED),
     ),
     ConditionReasons(
         "EgressIP",

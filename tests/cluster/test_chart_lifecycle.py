@@ -74,6 +74,13 @@ def test_an_uninstall_leaves_what_the_user_made_and_its_addresses(system: System
     }
 
 
+def test_after_an_uninstall_nothing_says_that_it_is_ready(system: System) -> None:
+    for kind, name, where in (("egresspool", "partners", None), ("egresspolicy", "billing", "default")):
+        found = system.wait_condition(kind, name, "Ready", namespace=where, status="False", seconds=1)
+        assert found["reason"] == "Removed"
+        assert "Sluice is not installed" in found["message"]
+
+
 def test_an_uninstall_leaves_nothing_else_in_the_cluster(system: System) -> None:
     expected = MADE_BY_THE_CLUSTER | KEPT_FOR_A_REINSTALL
     wait_for("an empty namespace", lambda: names(system, NAMESPACED, "-n", NAMESPACE) <= expected, seconds=60)

@@ -224,5 +224,7 @@ def test_uninstall_names_the_nodes_it_waits_for_and_can_be_run_again(bed: Operat
         assert again.returncode == 0, again.stdout + again.stderr
     assert not bed.items("egressnodes")
     assert bed.items("egressips").keys() == {"198.51.100.1"}
+    for found in (bed.items("egresspools")["p"], bed.items("egresspolicies")["default/one"]):
+        assert condition(found, "Ready") == ("False", "Removed")
     assert "finalizers" not in bed.items("egresspools")["p"]["metadata"]
     assert not bed.call("GET", f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments")["items"]

@@ -7,17 +7,21 @@ Invariants:
 - Idempotent: every step looks at what there is, so a run that was interrupted is simply run again.
 - What decides addresses stays: pools, policies and EgressIPs are kept, and a new installation finds the same
   addresses assigned.
+- Whatever comes of it, no status is left that says Ready: nobody is there to correct it.
 - A node whose kubelet is not ready cannot clean up and is not waited for; it is named.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from sluice_api.names import AGENT_APP, ANNOTATION_REMOVE, FINALIZER_IN_USE, LABEL_APP
 from sluice_api.timers import LEASE_DURATION
+from sluice_operator.core import removal
 from sluice_operator.core.words import count
 from sluice_operator.shell import kube
 from sluice_operator.shell.confirm import OPERATOR_DEPLOYMENT
@@ -28,11 +32,17 @@ from sluice_operator.shell.view import GATEWAY_LABELS
 log = logging.getLogger(__name__)
 
 POLL: Final = 0.5
+AT_ONCE: Final = 16
+"""Requests at a time: thousands of statuses must be written within the Job's deadline."""
 REMOVED: Final = "Removed"
 
 
 class Stragglers(Exception):
-    """The time is up; the message names what has not been done."""
+    """The time is up; `names` are who or what is not done."""
+
+    def __init__(self, text: str, names: Sequence[str]) -> None:
+        super().__init__(text)
+        self.names = names
 
 
 class Uninstaller:
@@ -52,8 +62,13 @@ class Uninstaller:
         """Uninstall. Raises Stragglers when nodes or objects remain, ApiError when the API server refuses."""
         await self._stop_operator()
         await self._delete_gateways()
-        await self._clean_nodes()
+        try:
+            unclean = await self._clean_nodes()
+        except Stragglers as stragglers:
+            await self._tell_the_truth(stragglers.names)
+            raise
         await self._delete_heartbeats()
+        await self._tell_the_truth(unclean)
         await self._free_pools()
         self._say("done: pools, policies and egress IPs are kept, and a new installation goes on with them")
 
@@ -96,7 +111,8 @@ class Uninstaller:
                 await _ignoring_absence(self._api.delete(resource, name, namespace=self._namespace))
                 self._say(f"gateways: deleted {resource.kind} {name}")
 
-    async def _clean_nodes(self) -> None:
+    async def _clean_nodes(self) -> list[str]:
+        """The nodes that could not clean up, being not ready."""
         nodes, _ = await self._api.list(kube.EGRESS_NODE)
         for node in nodes:
             patch = {"metadata": {"annotations": {ANNOTATION_REMOVE: "true"}}}
@@ -104,12 +120,13 @@ class Uninstaller:
         self._say(f"nodes: asked {len(nodes)} to clean up")
         await self._until(self._nodes_left, "nodes have not cleaned up")
         nodes, _ = await self._api.list(kube.EGRESS_NODE)
+        unclean = sorted(node["metadata"]["name"] for node in nodes if not _is_removed(node))
+        for name in unclean:
+            self._say(f"nodes: {name} is not ready and could not clean up; restarting it does")
         for node in nodes:
-            name = node["metadata"]["name"]
-            if not _is_removed(node):
-                self._say(f"nodes: {name} is not ready and could not clean up; restarting it does")
-            await _ignoring_absence(self._api.delete(kube.EGRESS_NODE, name))
+            await _ignoring_absence(self._api.delete(kube.EGRESS_NODE, node["metadata"]["name"]))
         self._say("nodes: clean")
+        return unclean
 
     async def _nodes_left(self) -> list[str]:
         ready = {node["metadata"]["name"] for node in (await self._api.list(kube.NODE))[0] if _is_ready(node)}
@@ -123,6 +140,30 @@ class Uninstaller:
         for lease in leases:
             name = lease["metadata"]["name"]
             await _ignoring_absence(self._api.delete(kube.LEASE, name, namespace=self._namespace))
+
+    async def _tell_the_truth(self, unclean: Sequence[str]) -> None:
+        """Nobody corrects a status any more, so none may be left that says Ready."""
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for resource, patch_of in (
+            (kube.EGRESS_POLICY, partial(removal.policy_patch, unclean=unclean, now=now)),
+            (kube.EGRESS_POOL, partial(removal.pool_patch, unclean=unclean, now=now)),
+            (kube.EGRESS_IP, removal.claim_patch),
+        ):
+            documents, _ = await self._api.list(resource)
+            wanted = [(document["metadata"], patch_of(document)) for document in documents]
+            writes = [(metadata, patch) for metadata, patch in wanted if patch is not None]
+            for start in range(0, len(writes), AT_ONCE):
+                some = writes[start : start + AT_ONCE]
+                await asyncio.gather(*(self._write_status(resource, metadata, patch) for metadata, patch in some))
+            if writes:
+                self._say(f"status: {count(len(writes), resource.kind)} {'says' if len(writes) == 1 else 'say'} so")
+
+    async def _write_status(self, resource: kube.Resource, metadata: Document, patch: Document) -> None:
+        namespace = metadata.get("namespace", "")
+        body = {"status": patch}
+        await _ignoring_absence(
+            self._api.patch(resource, metadata["name"], body, namespace=namespace, subresource="status")
+        )
 
     async def _free_pools(self) -> None:
         pools, _ = await self._api.list(kube.EGRESS_POOL)
@@ -152,7 +193,7 @@ class Uninstaller:
                 self._say(f"waiting for {', '.join(names)}")
                 said = names
             if self._clock() >= end:
-                raise Stragglers(f"after {self._timeout:.0f} s {complaint}: {', '.join(names)}")
+                raise Stragglers(f"after {self._timeout:.0f} s {complaint}: {', '.join(names)}", names)
             await asyncio.sleep(POLL)
 
 

@@ -9,6 +9,7 @@ from sluice_operator.shell import kube
 from sluice_operator.shell.uninstall import OPERATOR_DEPLOYMENT, Stragglers, Uninstaller
 
 NAMESPACE = "sluice-system"
+DEPLOYMENT = {"metadata": {"name": OPERATOR_DEPLOYMENT, "namespace": NAMESPACE}, "spec": {"replicas": 2}}
 
 
 @dataclass
@@ -46,8 +47,7 @@ async def _bed(monkeypatch: pytest.MonkeyPatch) -> Bed:
     world.policy("a", "one", "p")
     await settle(world, operator)
     bed = Bed(world)
-    deployment = {"metadata": {"name": OPERATOR_DEPLOYMENT, "namespace": NAMESPACE}, "spec": {"replicas": 2}}
-    world.api.put(kube.DEPLOYMENT, deployment)
+    world.api.put(kube.DEPLOYMENT, DEPLOYMENT)
 
     async def pass_time(seconds: float) -> None:
         bed.now += seconds
@@ -81,6 +81,53 @@ async def test_the_agents_signs_of_life_go_and_no_other_lease(bed: Bed) -> None:
     bed.world.api.put(kube.LEASE, {"metadata": {"name": "theirs", "namespace": NAMESPACE}})
     await bed.run()
     assert bed.world.api.named(kube.LEASE).keys() == {f"{NAMESPACE}/theirs"}
+
+
+def ready(bed: Bed, resource: kube.Resource, name: str) -> tuple[str, str, str]:
+    conditions = bed.world.api.named(resource)[name]["status"]["conditions"]
+    (found,) = [entry for entry in conditions if entry["type"] == "Ready"]
+    return found["status"], found["reason"], found["message"]
+
+
+async def test_no_status_goes_on_saying_ready(bed: Bed) -> None:
+    for name in ("n1", "n2"):
+        bed.node(name, ready=True)
+        bed.removed(name)
+    assert ready(bed, kube.EGRESS_POLICY, "a/one")[0] == "True"
+    await bed.run()
+    for resource, name in ((kube.EGRESS_POLICY, "a/one"), (kube.EGRESS_POOL, "p")):
+        status, reason, message = ready(bed, resource, name)
+        assert (status, reason) == ("False", "Removed")
+        assert message == "Sluice is not installed: pods leave with the addresses of their nodes"
+    written = bed.world.api.writes
+    await bed.run()
+    assert bed.world.api.writes - written == 1, "only the operator is scaled to 0 once more"
+
+
+async def test_a_new_installation_goes_on_from_there(bed: Bed) -> None:
+    for name in ("n1", "n2"):
+        bed.node(name, ready=True)
+        bed.removed(name)
+    before = bed.world.state()
+    await bed.run()
+    bed.world.api.put(kube.DEPLOYMENT, DEPLOYMENT)
+    for name in ("n1", "n2"):
+        bed.world.node(name, gateway_for=["p"])
+    operator = FakeOperator(bed.world.api)
+    await operator.start()
+    await settle(bed.world, operator)
+    assert bed.world.state() == before
+
+
+async def test_an_uninstall_that_fails_half_way_says_so_too(bed: Bed) -> None:
+    bed.node("n1", ready=True)
+    bed.node("n2", ready=True)
+    bed.removed("n1")
+    with pytest.raises(Stragglers):
+        await bed.run()
+    status, reason, message = ready(bed, kube.EGRESS_POLICY, "a/one")
+    assert (status, reason) == ("False", "Removed")
+    assert "on n2, where its rules still are, they are dropped" in message
 
 
 async def test_it_can_be_run_twice(bed: Bed) -> None:
