@@ -230,6 +230,14 @@ QUARANTINE: Final = Timer(
     clock=Clock.WALL,
     set_by=SetBy.POOL,
 )
+VANISHED_NODE_REST: Final = Timer(
+    3600.0,
+    "that the ports of a node whose Node object is gone are kept from other nodes, and its addresses from other "
+    "policies: its machine may still run. `--vanished-node-rest` in `operator.extraArgs` of the chart",
+    keeps="no packet leaves with an address or port that is somebody else's by now",
+    clock=Clock.WALL,
+    set_by=SetBy.CHART,
+)
 REST_SKEW: Final = Timer(
     60.0,
     "by which the written beginning of a rest may lie in the future (another replica's clock) before it is "

@@ -10,11 +10,20 @@ from typing import Literal
 
 import click
 
+from sluice_api import durations
+from sluice_api.timers import VANISHED_NODE_REST
 from sluice_operator.core import gatewaypods
 from sluice_operator.core.snapshot import Settings
 from sluice_operator.shell import logs
 
 METRICS_PORT = 9810
+
+
+def _seconds(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
+    try:
+        return durations.seconds(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,6 +39,8 @@ def main() -> None:
               help="Image of the gateway pods.")  # fmt: skip
 @click.option("--gateway-settings", envvar="SLUICE_GATEWAY_SETTINGS", default="{}", metavar="JSON",
               help="Pull secrets, labels and the like of all gateway pods; the chart writes them.")  # fmt: skip
+@click.option("--vanished-node-rest", default=f"{VANISHED_NODE_REST:.0f}s", show_default=True, callback=_seconds,
+              help="How long the ports of a node whose Node is gone are kept for it, like 90m or 1h.")  # fmt: skip
 @click.option("--identity", envvar="POD_NAME", default=lambda: f"{os.uname().nodename}-{os.getpid()}",
               help="Unique name of this replica (its pod's name).")  # fmt: skip
 @click.option("--metrics-host", default="", help="Address to serve /metrics, /healthz and /readyz on; empty: all.")
@@ -41,6 +52,7 @@ def run(
     namespace: str,
     gateway_image: str,
     gateway_settings: str,
+    vanished_node_rest: int,
     identity: str,
     metrics_host: str,
     metrics_port: int,
@@ -61,6 +73,7 @@ def run(
         gateway_image=gateway_image,
         gateway_pods=pods,
         api_server_host=os.environ.get("KUBERNETES_SERVICE_HOST", ""),
+        vanished_node_rest=vanished_node_rest,
     )
     with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
         asyncio.run(operate(settings, identity=identity, metrics_host=metrics_host or None, metrics_port=metrics_port))

@@ -51,6 +51,12 @@ class SliceStatus(Model):
 
     ports: str = Field(max_length=11, pattern=r"^[0-9]{4,5}-[0-9]{4,5}$", description="First and last port.")
     node: Name = Field(description="The node.")
+    vanished_since: str | None = Field(
+        default=None,
+        alias="vanishedSince",
+        description="Since when there is no such node. Its machine may still run, so the ports rest for a while.",
+        json_schema_extra={"format": "date-time"},
+    )
 
 
 class EgressIPStatus(Model):

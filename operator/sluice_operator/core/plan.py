@@ -25,11 +25,12 @@ Invariants:
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from sluice_api.addresses import object_name
 from sluice_api.names import FINALIZER_IN_USE
 from sluice_api.reasons import Reason
-from sluice_operator.core import gateway, ids, keep, notices, ports, rest
+from sluice_operator.core import gateway, ids, keep, notices, ports, rest, vanished
 from sluice_operator.core.actions import (
     Action,
     AdvanceIds,
@@ -54,6 +55,7 @@ from sluice_operator.core.pools import Refusal, ResolvedPool, admits, judge
 from sluice_operator.core.poolstatus import in_use, pool_status
 from sluice_operator.core.snapshot import EgressIP, Policy, PolicyKey, Pool, Slice, Snapshot
 from sluice_operator.core.status import PolicyFacts, policy_status
+from sluice_operator.core.vanished import Vanished
 from sluice_operator.core.words import count, names
 
 
@@ -80,6 +82,14 @@ class _Ports:
 
     writes: tuple[WriteClaimStatus, ...]
     unserved: Mapping[str, tuple[str, ...]]
+
+
+class _Portions(NamedTuple):
+    """Slices of a claim, the nodes for which none is left, and how many nodes have one."""
+
+    slices: tuple[Slice, ...]
+    left: tuple[str, ...]
+    nodes: int
 
 
 class _Planner:
@@ -135,7 +145,7 @@ class _Planner:
         """By claim that is to rest: since when."""
         used = {claim.name for allotment in self._allotments.values() for claim in allotment.used}
         return {
-            name: rest.since(claim, now=self._snapshot.now)
+            name: rest.beginning(claim.resting_since, now=self._snapshot.now)
             for name, claim in self._snapshot.egress_ips.items()
             if name not in used and (claim.resting_since or self._let_go(claim))
         }
@@ -155,29 +165,36 @@ class _Planner:
     def _assign_ports(self) -> _Ports:
         writes: list[WriteClaimStatus] = []
         unserved: dict[str, tuple[str, ...]] = {}
-        nodes = frozenset(self._snapshot.nodes)
-        answers: dict[tuple[int, int], tuple[tuple[Slice, ...], tuple[str, ...]]] = {}
+        answers: dict[tuple[int, int | None], _Portions] = {}
         for claim in self._snapshot.egress_ips.values():
             pool, since = self._snapshot.pools.get(claim.pool), self._rests.get(claim.name, "")
             if claim.deleting:
                 continue
-            slices: tuple[Slice, ...] = ()
-            if pool is not None and not since:
-                # Projections share equal slices (see `project`), so the question is mostly one that was just answered.
-                question = (id(claim.slices), pool.ports_per_slice)
-                if question not in answers:
-                    answers[question] = ports.assign(claim.slices, nodes, size=pool.ports_per_slice)
-                slices, left = answers[question]
-                if left:
-                    unserved[claim.name] = left
-            elif not since:
-                slices = claim.slices
+            # Projections share equal slices (see `project`), so the question is mostly one that was just answered.
+            size = pool.ports_per_slice if pool is not None and not since else None
+            question = (id(claim.slices), size)
+            if question not in answers:
+                answers[question] = self._portions(claim, size=size)
+            slices, left, used = answers[question]
+            if pool is None and not since:  # nobody can say how large a slice is to be
+                slices, used = claim.slices, claim.nodes
+            if left:
+                unserved[claim.name] = left
             said = conditions_of(claim, pool, self._index, slices=slices, resting_since=since, now=self._snapshot.now)
-            if (slices, len(slices), since, said) != (claim.slices, claim.nodes, claim.resting_since, claim.conditions):
+            if (slices, used, since, said) != (claim.slices, claim.nodes, claim.resting_since, claim.conditions):
                 writes.append(
                     WriteClaimStatus(claim.name, slices, since, said, claim.generation, claim.resource_version)
                 )
         return _Ports(tuple(writes), unserved)
+
+    def _portions(self, claim: EgressIP, *, size: int | None) -> _Portions:
+        """A claim's slices, of `size` ports each; without a size (it rests) no node gets one."""
+        vanished_ones = Vanished(self._snapshot)
+        if size is None:
+            slices, left = vanished_ones.of_resting(claim), tuple[str, ...]()
+        else:
+            slices, left = ports.assign(claim.slices, self._snapshot.nodes, size=size, gone=vanished_ones.kept)
+        return _Portions(slices, left, sum(1 for entry in slices if not entry.vanished))
 
     def hold_pools(self) -> Iterator[Action]:
         """Put the finalizer on every pool, so that a pool cannot vanish under a claim that is being made.
@@ -252,20 +269,24 @@ class _Planner:
             left = self._ports.unserved.get(claim.name)
             if left:
                 size = self._snapshot.pools[claim.pool].ports_per_slice
+                resting = vanished.words(claim.slices, resting=self._snapshot.settings.vanished_node_rest)
                 yield Refusal(
                     Reason.PORTS_EXHAUSTED,
-                    f"{claim.address} has {count(len(claim.slices), 'slice')} of {size} ports and none is left for "
-                    f"{names(left)}, whose pods are dropped; use a pool with smaller spec.portsPerSlice",
+                    f"{claim.address} has {count(len(claim.slices), 'slice')} of {size} ports{resting}, none is left "
+                    f"for {names(left)}, whose pods are dropped; use a pool with smaller spec.portsPerSlice",
                 )
         if policy.key not in self._ids.ids and self._refusals[policy.key] is None:
             yield Refusal(Reason.PENDING, "every policy id is in use; delete policies that are no longer needed")
 
     def release(self) -> Iterator[Action]:
-        """Delete claims that have rested, unless a policy of that name has come and is not (yet) accepted."""
+        """Delete claims that have rested, unless a policy of that name has come and is not (yet) accepted.
+
+        One that still has slices waits: their nodes have vanished, and may go on with what they were told.
+        """
         pools, now = self._snapshot.pools, self._snapshot.now
         for claim in self._snapshot.egress_ips.values():
             since = self._rests.get(claim.name)
-            if claim.deleting or since is None or since != claim.resting_since:
+            if claim.deleting or since is None or since != claim.resting_since or claim.slices:
                 continue
             policy = self._snapshot.policies.get(claim.policy)
             if policy is not None and self._refusals[policy.key] is not None:

@@ -297,7 +297,12 @@ def _slice(value: object) -> Slice | None:
     first, _, last = str(entry.get("ports", "")).partition("-")
     if not (first.isdecimal() and last.isdecimal()):
         return None
-    return Slice(node=intern(str(entry.get("node", ""))), first=int(first), last=int(last))
+    return Slice(
+        node=intern(str(entry.get("node", ""))),
+        first=int(first),
+        last=int(last),
+        vanished=intern(str(entry.get("vanishedSince") or "")),
+    )
 
 
 def _address(value: object) -> Address | None:

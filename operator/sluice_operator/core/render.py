@@ -48,12 +48,17 @@ def claim_status(
     The holder is the agents' to write, but nobody holds an address that rests.
     """
     return {
-        "slices": [{"ports": f"{entry.first}-{entry.last}", "node": entry.node} for entry in slices],
-        "nodes": len(slices),
+        "slices": [_slice(entry) for entry in slices],
+        "nodes": sum(1 for entry in slices if not entry.vanished),
         "restingSince": resting_since or None,
         "observedGeneration": generation,
         "conditions": [_condition(condition) for condition in conditions],
     } | ({"holder": None} if resting_since else {})
+
+
+def _slice(entry: Slice) -> Document:
+    document = {"ports": f"{entry.first}-{entry.last}", "node": entry.node}
+    return document | {"vanishedSince": entry.vanished} if entry.vanished else document
 
 
 def policy_status(status: PolicyStatus) -> Document:

@@ -17,16 +17,16 @@ Invariants:
 from collections.abc import Mapping
 
 from sluice_api.timers import QUARANTINE, REST_SKEW
-from sluice_operator.core.snapshot import EgressIP, Pool, Snapshot
+from sluice_operator.core.snapshot import EgressIP, Pool
 from sluice_operator.core.times import moment, seconds
 
 
-def since(claim: EgressIP, *, now: str) -> str:
-    """Since when a claim that is to rest does so."""
-    began, present = seconds(claim.resting_since), seconds(now)
+def beginning(written: str, *, now: str) -> str:
+    """The beginning of a rest: what was written, unless that is no time or lies in the future."""
+    began, present = seconds(written), seconds(now)
     if began is None or present is None or began > present + REST_SKEW:
         return now
-    return claim.resting_since
+    return written
 
 
 def end(claim: EgressIP, pools: Mapping[str, Pool]) -> int | None:
@@ -51,15 +51,3 @@ def until(claim: EgressIP, pools: Mapping[str, Pool]) -> str:
     """When a resting claim comes free, for a message; empty for one that does not rest."""
     ending = end(claim, pools)
     return "" if ending is None else moment(ending)
-
-
-def next_wake(snapshot: Snapshot) -> int | None:
-    """Seconds until the next rest is over, at least 1, if there is anything to wait for.
-
-    Rests that are over already count for nothing: what still holds them is a change, and a change wakes by itself.
-    """
-    present = seconds(snapshot.now)
-    if present is None:
-        return None
-    endings = (end(claim, snapshot.pools) for claim in snapshot.egress_ips.values() if claim.resting_since)
-    return min((ending - present for ending in endings if ending is not None and ending > present), default=None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Final, NamedTuple
 
-from sluice_api.timers import QUARANTINE
+from sluice_api.timers import QUARANTINE, VANISHED_NODE_REST
 from sluice_operator.core.gatewaypods import DEFAULTS, GatewayPods
 
 Address = IPv4Address | IPv6Address
@@ -190,11 +190,15 @@ class Namespace:
 
 
 class Slice(NamedTuple):
-    """Ports first..last of an egress IP, which `node` alone may use. A tuple: there is one a node and egress IP."""
+    """Ports first..last of an egress IP, which `node` alone may use. A tuple: there is one a node and egress IP.
+
+    `vanished`: since when there is no such node (RFC 3339), empty while there is.
+    """
 
     node: str
     first: int
     last: int
+    vanished: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,13 +340,14 @@ class IdCounter:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the deployment of the operator decides."""
+    """What the deployment of the operator decides. `vanished_node_rest` is in seconds (see `vanished`)."""
 
     namespace: str
     gateway_image: str
     gateway_pods: GatewayPods = DEFAULTS
     api_server_host: str = ""
     """Where this process finds the API server."""
+    vanished_node_rest: int = int(VANISHED_NODE_REST)
 
 
 @dataclass(frozen=True, slots=True)

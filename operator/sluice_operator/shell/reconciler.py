@@ -18,8 +18,8 @@ from typing import Final
 from sluice_api.timers import OPERATOR_COALESCE, OPERATOR_RETRY, OPERATOR_RETRY_FIRST, RELIST
 from sluice_operator.core.actions import Plan
 from sluice_operator.core.plan import plan
-from sluice_operator.core.rest import next_wake
 from sluice_operator.core.snapshot import Settings, Snapshot
+from sluice_operator.core.wake import next_wake
 from sluice_operator.shell import events
 from sluice_operator.shell.apply import Applier, LostLease, Outcome
 from sluice_operator.shell.clock import Clock

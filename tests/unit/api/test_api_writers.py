@@ -52,5 +52,8 @@ def test_a_claim_and_its_slices_are_known_to_the_model() -> None:
     )
     kind = next(kind for kind in KINDS if kind.name == claim["kind"])
     written(kind.spec, claim["spec"])
-    written(kind.status, render.claim_status((Slice("n1", 1024, 1151), Slice("n2", 64512, 65535))))
+    written(
+        kind.status,
+        render.claim_status((Slice("n1", 1024, 1151), Slice("n2", 64512, 65535, vanished="2026-01-01T00:00:00Z"))),
+    )
     written(kind.status, render.claim_status((), resting_since="2026-01-01T00:00:00Z"))

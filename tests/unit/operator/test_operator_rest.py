@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.operator.operator_fakes import NOON, Document, FakeOperator, World, settle
 
-from sluice_operator.core import rest
 from sluice_operator.core.snapshot import EgressIP, PolicyKey, Pool, Settings, Snapshot
 from sluice_operator.core.times import moment
+from sluice_operator.core.wake import next_wake
 from sluice_operator.shell import kube
 
 HOUR = 3600
@@ -47,7 +47,7 @@ class Story:
 
     async def wait_as_told(self) -> None:
         """Let the time pass that the operator would sleep."""
-        seconds = rest.next_wake(self.operator.reconciler.view.snapshot(now=self.world.api.clock()))
+        seconds = next_wake(self.operator.reconciler.view.snapshot(now=self.world.api.clock()))
         assert seconds is not None
         await self.settle(after=seconds)
 
@@ -379,7 +379,7 @@ def test_the_operator_sleeps_until_the_first_rest_ends_and_not_at_all_for_what_i
 
     def wake(*chosen: EgressIP) -> int | None:
         ips = {claim.name: claim for claim in chosen}
-        return rest.next_wake(Snapshot(now=moment(NOON), settings=Settings("s", "i"), pools=pools, egress_ips=ips))
+        return next_wake(Snapshot(now=moment(NOON), settings=Settings("s", "i"), pools=pools, egress_ips=ips))
 
     assert wake(*claims) == 1
     assert wake(claims[0]) == 10
