@@ -61,6 +61,8 @@ class Reason(StrEnum):
     IN_USE = "InUse"
     KERNEL_ERROR = "KernelError"
     NODE_TROUBLE = "NodeTrouble"
+    MARKS_IN_USE = "MarksInUse"
+    UNSUPPORTED_KERNEL = "UnsupportedKernel"
     REMOVED = "Removed"
 
     @property
@@ -113,6 +115,10 @@ _MEANINGS = {
     Reason.KERNEL_ERROR: "The node's agent could not program the kernel; the message is the kernel's.",
     Reason.NODE_TROUBLE: "A node could not do what this pool or policy needs, and did everything else; the message "
     "names node and cause, and EgressNode.status.troubles lists them. It is tried again until it works.",
+    Reason.MARKS_IN_USE: "Other programs on the node test or set packet mark bits that Sluice needs, so the agent "
+    "programs nothing there; the message names their rules. Pods of that node leave as without a policy.",
+    Reason.UNSUPPORTED_KERNEL: "The node's kernel lacks something that Sluice needs, so the agent programs nothing "
+    "there; the message says what. Pods of that node leave as without a policy.",
     Reason.REMOVED: "Sluice was taken out: of the node, as asked by an annotation, or of the cluster, by an uninstall.",
 }
 
@@ -252,6 +258,13 @@ CONDITIONS: Final = (
         "EgressNode",
         ConditionType.PROGRAMMED,
         good=(Reason.PROGRAMMED,),
-        bad=(Reason.PENDING, Reason.KERNEL_ERROR, Reason.NODE_TROUBLE, Reason.REMOVED),
+        bad=(
+            Reason.PENDING,
+            Reason.KERNEL_ERROR,
+            Reason.NODE_TROUBLE,
+            Reason.MARKS_IN_USE,
+            Reason.UNSUPPORTED_KERNEL,
+            Reason.REMOVED,
+        ),
     ),
 )

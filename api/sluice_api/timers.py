@@ -100,6 +100,11 @@ KERNEL_CHECK: Final = Timer(
     "announcements of a held egress IP after gateways came or went",
     keeps="what another program takes away is put back",
 )
+PREFLIGHT: Final = Timer(
+    60.0,
+    "between two looks of an agent at what others do on its node: packet marks, dropping chains, reverse path checks",
+    keeps="a program that uses Sluice's mark bits and comes later is noticed",
+)
 LINKS_READ: Final = Timer(
     30.0, "between two readings of a node's interfaces and routes", keeps="announcements follow the interfaces"
 )

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
@@ -22,9 +23,11 @@ from sluice_node.agent.announcing import announce
 from sluice_node.agent.kube_client import KubeClient
 from sluice_node.agent.links import read_links
 from sluice_node.core.desired import Network
+from sluice_node.core.preflight import Facts, judge, table
 from sluice_node.kernel import neighbours
 from sluice_node.kernel.apply import Kernel
 from sluice_node.kernel.errors import KernelError
+from sluice_node.kernel.preflight import read_facts
 from sluice_node.kernel.probes import Probes
 
 log = logging.getLogger(__name__)
@@ -76,7 +79,10 @@ def parser() -> argparse.ArgumentParser:
     cleanup = commands.add_parser(
         "cleanup", help="take everything of Sluice out of this node's kernel, without the API server"
     )
-    for command in (run, cleanup):
+    preflight = commands.add_parser(
+        "preflight", help="say what this node has and lacks, and what others do on it that is in Sluice's way"
+    )
+    for command in (run, cleanup, preflight):
         command.add_argument(
             "--sysctl-root",
             type=Path,
@@ -101,6 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             Kernel(arguments.sysctl_root).remove()
             log.info("took everything of Sluice out of this node")
             return 0
+        if arguments.command == "preflight":
+            facts = _look(arguments.sysctl_root)
+            print(table(facts))
+            return 1 if judge(facts).obstacle is not None else 0
         node = os.environ.get("NODE_NAME")
         if not node:
             command_line.error("NODE_NAME is not set: it names the Node this agent runs on")
@@ -131,6 +141,7 @@ async def _run(arguments: argparse.Namespace, node: str) -> int:
         links=read_links,
         announce=announce,
         neighbours=neighbours.read,
+        look=partial(_look, arguments.sysctl_root),
     )
     # What was made by importing lives as long as the process: collections need not look at it again.
     gc.freeze()
@@ -162,6 +173,10 @@ def _reasons(error: BaseException | None) -> str:
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(_reasons(each) for each in error.exceptions)
     return f"{type(error).__name__}: {error}"
+
+
+def _look(sysctl_root: Path) -> Facts:
+    return read_facts(sysctl_root, read_links().defaults.values())
 
 
 def _network(text: str) -> Network:

@@ -18,6 +18,7 @@ from sluice_node.agent.http_server import HttpServer, Page
 from sluice_node.agent.kernel_worker import KernelPort, KernelWorker
 from sluice_node.agent.kube_client import KubeClient
 from sluice_node.agent.metrics import Figures, Metrics
+from sluice_node.agent.preflight import Preflight
 from sluice_node.agent.prober import Prober, ProbeSocket
 from sluice_node.agent.proxy_socket import ProxySocket
 from sluice_node.agent.reach import Reach, asking
@@ -28,6 +29,7 @@ from sluice_node.core import objects
 from sluice_node.core.desired import Address, Network
 from sluice_node.core.links import Links
 from sluice_node.core.occupied import Neighbour
+from sluice_node.core.preflight import Facts
 from sluice_node.core.resolve import tunnel_mac
 from sluice_node.core.resolve_proxy import proxy_line
 from sluice_node.kernel.errors import KernelError
@@ -48,8 +50,8 @@ class Settings:
 
 
 class Agent:
-    """`kernel`, `open_probes` (of the node's own tunnel MAC), `links`, `neighbours` and `announce` are the ways to the
-    node itself."""
+    """`kernel`, `open_probes` (of the node's own tunnel MAC), `links`, `neighbours`, `announce` and `look` are the ways
+    to the node itself."""
 
     def __init__(
         self,
@@ -61,9 +63,10 @@ class Agent:
         links: Callable[[], Links],
         announce: Callable[[Mapping[Address, str]], None],
         neighbours: Callable[[], tuple[Neighbour, ...]] = tuple,
+        look: Callable[[], Facts] = Facts,
     ) -> None:
         self._client = client
-        self._kernel = KernelWorker(kernel, links=links, announce=announce, neighbours=neighbours)
+        self._kernel = KernelWorker(kernel, links=links, announce=announce, neighbours=neighbours, look=look)
         self._metrics = Metrics()
         mac = tunnel_mac(settings.node)
         changes = Changes()
@@ -77,6 +80,7 @@ class Agent:
             api_server=lambda: client.servers,
         )
         self._reach = Reach(asking(client), claims=self.state.egress_ips.values, changed=changes.note)
+        self._preflight = Preflight(self._kernel.look, changes.note)
         self.controller = Controller(
             changes,
             state=self.state,
@@ -84,6 +88,7 @@ class Agent:
             kernel=self._kernel,
             metrics=self._metrics,
             reach=self._reach,
+            preflight=self._preflight,
             settled=self._settled,
         )
         self._reflectors = self.state.reflectors(client)
@@ -115,6 +120,7 @@ class Agent:
             self._reporter.run(),
             self._holders.run(),
             self._heartbeat.run(),
+            self._preflight.run(),
             *(reflector.run() for reflector in self._reflectors),
         ]
         try:

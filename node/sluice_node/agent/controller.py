@@ -11,6 +11,7 @@ Rules:
 - What the kernel refused is tried again, ever more rarely, and is said in the log and in the EgressNode: what it
   refused of one pool, policy or peer by itself (`core.troubles`), while everything else goes on.
 - The death of a gateway waits for no such thing: what is programmed follows it, whatever else could not be.
+- On a node that the preflight objects to nothing is programmed.
 - While the EgressNode bears the annotation `sluice.dev/remove` nothing of Sluice is in the node. When such an
   EgressNode is deleted that ends the uninstallation: it is not made anew by this process.
 """
@@ -34,14 +35,16 @@ from sluice_node.agent.backoff import Backoff
 from sluice_node.agent.changes import Changes
 from sluice_node.agent.kernel_worker import KernelWorker
 from sluice_node.agent.metrics import Metrics
+from sluice_node.agent.preflight import Preflight
 from sluice_node.agent.prober import Prober
 from sluice_node.agent.reach import Reach
 from sluice_node.agent.retries import Retries
 from sluice_node.agent.state import ClusterState
 from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.failures import Failure
+from sluice_node.core.preflight import Finding
 from sluice_node.core.report import Account, Verdict, programmed_account, refused_account
-from sluice_node.core.resolve import UnresolvableError, probed, react, resolve
+from sluice_node.core.resolve import UnresolvableError, hosted_pools, probed, react, resolve
 from sluice_node.core.select import Selection, select
 from sluice_node.core.snapshot import Snapshot
 from sluice_node.core.trial import additions
@@ -83,6 +86,7 @@ class Controller:
         kernel: KernelWorker,
         metrics: Metrics,
         reach: Reach,
+        preflight: Preflight,
         settled: Callable[[], None],
     ) -> None:
         self.account: Account | None = None
@@ -95,6 +99,8 @@ class Controller:
         self._kernel = kernel
         self._metrics = metrics
         self._reach = reach
+        self._preflight = preflight
+        self._kept_out: str | None = None
         self._settled = settled
         self._announcements = 0
         self._force = False
@@ -154,6 +160,11 @@ class Controller:
             self._say_what_is_missing()
             return
         selection = select(snapshot.pods, snapshot.policies)
+        obstacle = await self._preflight.obstacle()
+        if obstacle is not None:
+            await self._keep_out(snapshot, selection, obstacle)
+            return
+        self._kept_out = None
         try:
             desired = resolve(snapshot, selection)
             self._prober.follow(probed(snapshot, desired))
@@ -232,7 +243,7 @@ class Controller:
             more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
             self.verdict = Verdict(False, Reason.NODE_TROUBLE, f"all is programmed but for this: {words}{more}"[:4000])
         else:
-            self.verdict = PROGRAMMED
+            self.verdict = _programmed_but(self._preflight.warnings) if self._preflight.warnings else PROGRAMMED
         self._say_what_is_wrong(found)
         self._say_what_is_refused(done.snapshot)
 
@@ -248,6 +259,26 @@ class Controller:
         if self._again is not None:
             self._again.cancel()
         self._again = asyncio.get_running_loop().call_later(seconds, self._changes.note, "the last attempt failed")
+
+    async def _keep_out(self, snapshot: Snapshot, selection: Selection, obstacle: Finding) -> None:
+        """Program nothing. What the kernel holds of former times stays while pods here are selected, as without it they
+        would leave with another address; else it is taken out."""
+        held = self._kept_out is None or self.programmed is not None
+        if held and not selection.pods and not hosted_pools(snapshot):
+            self.programmed = self.account = None
+            self._retries.follow(())
+            self._prober.follow(())
+            try:
+                await self._kernel.remove()
+            except KernelError as error:
+                log.warning("cannot take Sluice out of the node: %s", error)
+        if self._kept_out != obstacle.message:
+            log.error("%s", obstacle.message)
+        self._kept_out = obstacle.message
+        self._failing = True
+        self.account = refused_account(snapshot, selection, last=self.account)
+        self.verdict = Verdict(False, obstacle.reason or Reason.KERNEL_ERROR, obstacle.message[:4000])
+        self._settled()
 
     async def _remove(self) -> None:
         self.programmed = None  # the death of a gateway must not bring anything back
@@ -293,6 +324,12 @@ class Controller:
         if missing != self._waiting:
             self._waiting = missing
             log.info("nothing is changed in the kernel yet: waiting for %s", ", ".join(missing))
+
+
+def _programmed_but(warnings: Iterable[str]) -> Verdict:
+    return replace(
+        PROGRAMMED, message="; ".join((PROGRAMMED.message, *(f"warning: {each}" for each in warnings)))[:4000]
+    )
 
 
 def _difference(last: DesiredNode | None, new: DesiredNode) -> str:

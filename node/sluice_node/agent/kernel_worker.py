@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.links import Links
 from sluice_node.core.occupied import Neighbour
+from sluice_node.core.preflight import Facts
 from sluice_node.kernel.errors import KernelError
 from sluice_node.kernel.report import Report
 
@@ -47,7 +48,9 @@ class KernelWorker:
         links: Callable[[], Links],
         announce: Callable[[Mapping[Address, str]], None],
         neighbours: Callable[[], tuple[Neighbour, ...]] = tuple,
+        look: Callable[[], Facts] = Facts,
     ) -> None:
+        self._look = look
         self._kernel = kernel
         self._links = links
         self._neighbours = neighbours
@@ -85,6 +88,10 @@ class KernelWorker:
     async def neighbours(self) -> tuple[Neighbour, ...]:
         """Who is on the node's links. Raises KernelError."""
         return await self._run(self._neighbours)
+
+    async def look(self) -> Facts:
+        """What the node has, and what others do on it. Raises KernelError."""
+        return await self._run(self._look)
 
     async def turns(self, *, within: float) -> bool:
         """Whether the thread takes a call within so many seconds: not while one hangs in the kernel."""

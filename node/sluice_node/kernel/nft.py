@@ -38,8 +38,12 @@ class Nft:
         self._library.nft_ctx_buffer_error(self._context)
         self._library.nft_ctx_buffer_output(self._context)
 
-    def run(self, text: str, *, as_json: bool = False) -> str:
-        """Run commands and give their output; raises KernelError with nft's first complaint."""
+    def run(self, text: str, *, as_json: bool = False, dry: bool = False) -> str:
+        """Run commands and give their output; raises KernelError with nft's first complaint.
+
+        `dry`: the kernel checks the transaction whole and does not commit it.
+        """
+        self._library.nft_ctx_set_dry_run(self._context, ctypes.c_bool(dry))
         self._library.nft_ctx_output_set_flags(self._context, ctypes.c_uint(_JSON_OUTPUT if as_json else 0))
         code = self._library.nft_run_cmd_from_buffer(self._context, text.encode())
         output, complaint = self._text("output"), self._text("error")

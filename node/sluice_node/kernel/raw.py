@@ -95,5 +95,16 @@ def attributes(data: bytes) -> dict[int, bytes]:
     return found
 
 
+def elements(data: bytes) -> Iterator[bytes]:
+    """The payloads of a list: attributes one after the other, all of one number."""
+    offset = 0
+    while offset + _ATTRIBUTE.size <= len(data):
+        length, _ = _ATTRIBUTE.unpack_from(data, offset)
+        if length < _ATTRIBUTE.size:
+            return
+        yield data[offset + _ATTRIBUTE.size : offset + length]
+        offset += _aligned(length)
+
+
 def _aligned(length: int) -> int:
     return (length + 3) & ~3

@@ -14,6 +14,7 @@ from sluice_node.agent.changes import Changes
 from sluice_node.agent.controller import Controller
 from sluice_node.agent.kernel_worker import KernelWorker
 from sluice_node.agent.metrics import Metrics
+from sluice_node.agent.preflight import Preflight
 from sluice_node.agent.prober import Prober
 from sluice_node.agent.reach import Reach
 from sluice_node.agent.state import ClusterState
@@ -21,6 +22,7 @@ from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.failures import Failure
 from sluice_node.core.links import Links
 from sluice_node.core.objects import Node
+from sluice_node.core.preflight import Act, Facts, MarkUse
 from sluice_node.kernel.errors import KernelError
 from sluice_node.kernel.report import Report
 
@@ -82,7 +84,8 @@ class Bench:
             gone=lambda key: None,
         )
         self.announced: list[Mapping[Address, str]] = []
-        self.worker = worker(self.kernel, links=lambda: LINKS, announce=self.announced.append)
+        self.facts = Facts()
+        self.worker = worker(self.kernel, links=lambda: LINKS, announce=self.announced.append, look=lambda: self.facts)
         self.changes = changes
         self.prober = Prober(no_probes, changes.note_gateways)
         self.in_reach = True
@@ -95,6 +98,7 @@ class Bench:
             kernel=self.worker,
             metrics=Metrics(),
             reach=self.reach,
+            preflight=Preflight(self.worker.look, changes.note),
             settled=lambda: self.attempts.put_nowait(None),
         )
 
@@ -266,3 +270,79 @@ async def test_a_holder_announces_again_when_gateways_come_or_go(bench: Bench) -
     await bench.settled()
     assert bench.announced == [held]
     assert len(bench.kernel.applied) == 1
+
+
+CALICO = Facts(marks=(MarkUse("table ip filter chain cali-FORWARD", Act.TEST, 0x10000, 0x10000),))
+
+
+def select_a_pod(bench: Bench) -> None:
+    spec = {"pool": "p", "podSelector": {"matchLabels": {"app": "a"}}}
+    bench.state.policies.put({"metadata": {"name": "a", "namespace": "ns", "generation": 1}, "spec": spec})
+    bench.state.pods.put(
+        {
+            "metadata": {"name": "a", "namespace": "ns", "labels": {"app": "a"}},
+            "status": {"phase": "Running", "podIPs": [{"ip": "10.244.1.5"}]},
+        }
+    )
+
+
+async def test_on_a_node_where_others_use_our_marks_nothing_is_programmed_and_it_is_said(bench: Bench) -> None:
+    bench.facts = CALICO
+    bench.fill()
+    await bench.settled()
+    assert bench.kernel.applied == []
+    assert bench.controller.verdict is not None
+    assert bench.controller.verdict.reason is Reason.MARKS_IN_USE
+    assert "cali-FORWARD" in bench.controller.verdict.message
+    assert bench.controller.account is not None
+    assert bench.controller.account.revision == 0
+    select_a_pod(bench)
+    await bench.settled()
+    assert bench.kernel.applied == []
+
+
+async def test_marks_that_come_into_use_later_end_what_nobody_needs_and_keep_what_selected_pods_need(
+    bench: Bench,
+) -> None:
+    bench.fill()
+    await bench.settled()
+    select_a_pod(bench)
+    await bench.settled()
+    applied = len(bench.kernel.applied)
+    bench.facts = CALICO
+    await bench.controller._preflight._judge()
+    bench.changes.note("what others do on this node")
+    await bench.settled()
+    assert (bench.kernel.removals, len(bench.kernel.applied)) == (0, applied)
+    assert bench.controller.verdict is not None
+    assert bench.controller.verdict.reason is Reason.MARKS_IN_USE
+
+
+async def test_where_no_pod_is_selected_everything_is_taken_out_and_comes_back_when_the_marks_are_free(
+    bench: Bench,
+) -> None:
+    bench.fill()
+    await bench.settled()
+    bench.facts = CALICO
+    await bench.controller._preflight._judge()
+    for _ in range(2):
+        bench.changes.note("what others do on this node")
+        await bench.settled()
+    assert (bench.kernel.removals, len(bench.kernel.applied)) == (1, 1)
+    bench.facts = Facts()
+    await bench.controller._preflight._judge()
+    bench.changes.note("what others do on this node")
+    await bench.settled()
+    assert len(bench.kernel.applied) == 2
+    assert bench.controller.verdict is not None
+    assert bench.controller.verdict.reason is Reason.PROGRAMMED
+
+
+async def test_a_warning_stands_in_the_condition_of_a_node_that_is_programmed(bench: Bench) -> None:
+    bench.facts = Facts(drops=("table ip filter chain FORWARD",))
+    bench.fill()
+    await bench.settled()
+    assert len(bench.kernel.applied) == 1
+    assert bench.controller.verdict is not None
+    assert bench.controller.verdict.programmed
+    assert "chain FORWARD" in bench.controller.verdict.message

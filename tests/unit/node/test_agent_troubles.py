@@ -14,12 +14,14 @@ from sluice_api.timers import AGENT_COALESCE, AGENT_RETRY_KERNEL
 from sluice_node.agent.changes import Changes
 from sluice_node.agent.controller import Controller
 from sluice_node.agent.metrics import Metrics
+from sluice_node.agent.preflight import Preflight
 from sluice_node.agent.reach import Reach
 from sluice_node.agent.state import ClusterState
 from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.failures import Failure
 from sluice_node.core.links import Links
 from sluice_node.core.objects import Node
+from sluice_node.core.preflight import Facts
 from sluice_node.core.resolve import tunnel_mac
 from sluice_node.kernel.errors import KernelError
 from sluice_node.kernel.report import Report
@@ -64,6 +66,10 @@ async def _in_reach() -> bool:
     return True
 
 
+async def _look() -> Facts:
+    return Facts()
+
+
 @dataclass
 class Prober:
     """Knows who is alive."""
@@ -100,6 +106,7 @@ class Bench:
             kernel=self.kernel,  # type: ignore[arg-type]
             metrics=Metrics(),
             reach=Reach(_in_reach, claims=self.state.egress_ips.values, changed=self.changes.note),
+            preflight=Preflight(_look, self.changes.note),
             settled=self._settled,
         )
 
