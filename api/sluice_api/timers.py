@@ -151,6 +151,17 @@ WATCH_SILENCE: Final = Timer(
     "without an event or a bookmark (one comes each minute) after which an agent gives a watch up",
     keeps="a dead connection to the API server is noticed",
 )
+ASK_AGAIN: Final = Timer(
+    3600.0,
+    "between two times that a gateway asks its link whether somebody has the addresses that a pool gives next",
+    keeps="an address that a machine on the link has is given to nobody",
+)
+ASK_CONFLICT_AGAIN: Final = Timer(
+    300.0,
+    "between two times for an address that somebody answered for; also how long a gateway repeats that somebody else "
+    "speaks as an egress IP that it holds, after it heard it last",
+    keeps="an address that became free is given again",
+)
 TRIAL: Final = Timer(
     5.0,
     "after the first use of an egress IP on a node at which the API server must still answer that node, if it did just "

@@ -27,6 +27,7 @@ from sluice_node.core.preflight import Facts, judge, table
 from sluice_node.kernel import neighbours
 from sluice_node.kernel.apply import Kernel
 from sluice_node.kernel.errors import KernelError
+from sluice_node.kernel.listening import LinkSocket
 from sluice_node.kernel.preflight import read_facts
 from sluice_node.kernel.probes import Probes
 
@@ -141,6 +142,7 @@ async def _run(arguments: argparse.Namespace, node: str) -> int:
         links=read_links,
         announce=announce,
         neighbours=neighbours.read,
+        open_link=LinkSocket,
         look=partial(_look, arguments.sysctl_root),
     )
     # What was made by importing lives as long as the process: collections need not look at it again.

@@ -63,6 +63,11 @@ class FakeKernel:
         self.removals += 1
 
 
+def no_link(interface: str) -> Any:
+    """There is no link to ask on."""
+    raise KernelError(f"interface {interface} is not there")
+
+
 class FakeProbes:
     """Every probe to one of `answering` comes back at once."""
 
@@ -229,6 +234,7 @@ class Bed:
             open_probes=lambda _: FakeProbes(self.answering),
             links=lambda: links,
             announce=self.announced.append,
+            open_link=no_link,
         )
         task = asyncio.create_task(self.agent.run())
         try:

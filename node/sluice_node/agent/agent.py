@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sluice_api.timers import HEARTBEAT_PROOF, LINKS_READ, LINKS_READ_TROUBLED
+from sluice_node.agent.asker import Asker, Link
 from sluice_node.agent.changes import Changes
 from sluice_node.agent.controller import Controller
 from sluice_node.agent.heartbeat import Heartbeat
@@ -62,6 +63,7 @@ class Agent:
         open_probes: Callable[[str], ProbeSocket],
         links: Callable[[], Links],
         announce: Callable[[Mapping[Address, str]], None],
+        open_link: Callable[[str], Link],
         neighbours: Callable[[], tuple[Neighbour, ...]] = tuple,
         look: Callable[[], Facts] = Facts,
     ) -> None:
@@ -94,6 +96,7 @@ class Agent:
         self._reflectors = self.state.reflectors(client)
         self._reporter = Reporter(client, status=self._status, node=lambda: self.state.registered)
         self._surveyor = Surveyor(self._kernel.neighbours, changed=self._reporter.changed)
+        self._asker = Asker(open_link=open_link, neighbours=neighbours, changed=self._reporter.changed)
         self._holders = HolderWriter(client, node=settings.node, claims=self.state.egress_ips.values)
         self._heartbeat = Heartbeat(
             client,
@@ -117,6 +120,7 @@ class Agent:
             self._read_links(),
             self._surveyor.run(),
             self._reach.run(),
+            self._asker.run(),
             self._reporter.run(),
             self._holders.run(),
             self._heartbeat.run(),
@@ -132,6 +136,11 @@ class Agent:
 
     def _settled(self) -> None:
         programmed = self.controller.programmed
+        self._asker.remember(self.state.heard_before())
+        if programmed is not None:
+            self._asker.look(programmed.snapshot, programmed.desired)
+        else:
+            self._asker.rest()
         self._holders.hold(programmed.held if programmed is not None else ())
         self._proxies.publish()
         self._reporter.changed()
@@ -149,7 +158,7 @@ class Agent:
         return compose(
             node,
             account=account,
-            survey=self._surveyor.status(account.snapshot) if account is not None else {},
+            survey=self._surveyor.status(account.snapshot, self._asker.heard()) if account is not None else {},
             verdict=controller.verdict,
             sights=self.prober.sights(),
             generation=own.generation if own is not None else 1,  # the API server's for an object that is made anew

@@ -19,7 +19,7 @@ Rules:
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -111,7 +111,6 @@ class Controller:
         self._backoff = Backoff(first=AGENT_RETRY_FIRST, most=AGENT_RETRY_KERNEL)
         self._complaint: str | None = None
         self._waiting: list[str] | None = None
-        self._refusals: Mapping[Address, str] = {}
         self._pass_began: float | None = None
         self._held: frozenset[Address] = frozenset()
         """Egress IPs that the kernel knew when this process began."""
@@ -245,7 +244,6 @@ class Controller:
         else:
             self.verdict = _programmed_but(self._preflight.warnings) if self._preflight.warnings else PROGRAMMED
         self._say_what_is_wrong(found)
-        self._say_what_is_refused(done.snapshot)
 
     def _refused(self, snapshot: Snapshot, selection: Selection, error: Exception) -> None:
         self._metrics.apply_failed()
@@ -306,18 +304,6 @@ class Controller:
         for trouble in sorted(set(self._troubles) - set(found), key=str):
             log.info("%s: not any more: %s", trouble.about, trouble.message)
         self._troubles = found
-
-    def _say_what_is_refused(self, snapshot: Snapshot) -> None:
-        if snapshot.refused != self._refusals:
-            for address in sorted(snapshot.refused.keys() - self._refusals.keys(), key=str):
-                log.error(
-                    "egress IP %s is not used on this node: %s; exclude it from its pool (spec.exclude)",
-                    address,
-                    snapshot.refused[address],
-                )
-            for address in sorted(self._refusals.keys() - snapshot.refused.keys(), key=str):
-                log.info("egress IP %s is not refused any more", address)
-            self._refusals = snapshot.refused
 
     def _say_what_is_missing(self) -> None:
         missing = self._state.missing()

@@ -22,6 +22,7 @@ from sluice_node.core.departed import still_served
 from sluice_node.core.desired import Address, Network
 from sluice_node.core.links import Links
 from sluice_node.core.objects import EgressNode, Key, Node
+from sluice_node.core.objects_fields import MalformedError
 from sluice_node.core.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class ClusterState:
         self._never_redirected = never_redirected
         self._changed = changed
         self._api_server = api_server
+        self._heard: tuple[tuple[Address, str, str], ...] | None = None
         self.pods = Store("Pod", objects.pod, changed)
         self.policies = Store("EgressPolicy", objects.policy, changed)
         self.pools = Store("EgressPool", objects.pool, changed)
@@ -100,6 +102,21 @@ class ClusterState:
         if links != self.links:
             self.links = links
             self._changed("the node's interfaces changed")
+
+    def heard_before(self) -> tuple[tuple[Address, str, str], ...]:
+        """What the process before this one heard on links, as its EgressNode says: (address, MAC, interface); once."""
+        heard, self._heard = self._heard, ()
+        return heard or ()
+
+    def _egress_node(self, document: dict[str, Any]) -> EgressNode:
+        node = objects.egress_node(document)
+        if self._heard is None and node.key.name == self.node_name:
+            try:
+                self._heard = objects.heard(document)
+            except MalformedError as error:
+                self._heard = ()
+                log.warning("what this node heard before is not read: %s", error)
+        return node
 
     def own(self) -> EgressNode | None:
         """This node's EgressNode as the API server has it."""

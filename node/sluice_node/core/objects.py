@@ -22,6 +22,7 @@ from sluice_api.names import (
     POLICY_ID_MAX,
     POLICY_ID_MIN,
 )
+from sluice_api.occupied import Occupant
 from sluice_api.slices import parse as parse_slice
 from sluice_node.core import objects_fields as read
 from sluice_node.core.desired import Address, Destination, Network, PortRange, SliceOwner
@@ -319,6 +320,18 @@ def egress_node(document: Document, *, own: str = "") -> EgressNode:
         generation=read.number(metadata.get("generation", 1), "metadata.generation", low=0, high=_INT64),
         listed=frozenset(read.items(policies, "status.policies", _policy_key)) if policies else frozenset(),
     )
+
+
+def heard(document: Document) -> tuple[tuple[Address, str, str], ...]:
+    """Of an EgressNode's status.occupied what its agent heard on links: (address, MAC, interface). Raises
+    MalformedError."""
+    status = read.mapping(document.get("status"), "status")
+    found = []
+    for entry in read.items(status.get("occupied"), "status.occupied", read.mapping):
+        match read.text(entry.get("by"), "status.occupied[].by").split(" "):
+            case [Occupant.NEIGHBOUR, mac, "on", interface]:
+                found.append((read.address(entry.get("address"), "status.occupied[].address"), mac, interface))
+    return tuple(found)
 
 
 def service_cidr(document: Document) -> ServiceCIDR:

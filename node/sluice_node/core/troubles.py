@@ -4,6 +4,7 @@ It is said in EgressNode.status.troubles, and the operator says it on at the poo
 work reads it there. Rules:
 - While a node cannot answer for what it holds of a pool it does not call itself a gateway of that pool, so that another
   node holds its addresses; it goes on trying.
+- An egress IP that is somebody's (`refused`) is named with the policy that has it: what that selects is dropped here.
 - A policy that the kernel refuses is named, and holds back no other one's acknowledgement.
 Pure: no I/O, no clock; the number of troubles that are told is bounded.
 """
@@ -54,7 +55,12 @@ class Trouble:
 
 def troubles(snapshot: Snapshot, desired: DesiredNode, failures: Iterable[Failure]) -> tuple[Trouble, ...]:
     """Everything that is wrong: what cannot be, by what is known of the node, and what the kernel refused."""
-    found = {*_interfaces(snapshot), *_nowhere(snapshot, desired), *_refused(snapshot, failures)}
+    found = {
+        *_interfaces(snapshot),
+        *_nowhere(snapshot, desired),
+        *_somebodys(snapshot),
+        *_refused(snapshot, failures),
+    }
     return tuple(sorted(found, key=_rank))
 
 
@@ -94,6 +100,16 @@ def _nowhere(snapshot: Snapshot, desired: DesiredNode) -> Iterator[Trouble]:
                 "name one in spec.announcement.interface"
             )
             yield Trouble(message, pool=claim.pool, address=claim.address, unanswered=True)
+
+
+def _somebodys(snapshot: Snapshot) -> Iterator[Trouble]:
+    claims = {claim.address: claim for claim in snapshot.egress_ips}
+    for address, why in snapshot.refused.items():
+        message = (
+            f"egress IP {address} is not used on node {snapshot.node.name}: {why}; "
+            f"add it to spec.exclude of pool {claims[address].pool}"
+        )
+        yield Trouble(message, pool=claims[address].pool, policy=claims[address].policy, address=address)
 
 
 def _refused(snapshot: Snapshot, failures: Iterable[Failure]) -> Iterator[Trouble]:

@@ -226,3 +226,11 @@ def test_junk_in_any_place_raises_nothing_but_what_is_promised(
             inner[last] = junk
             with suppress(MalformedError):
                 read(broken)
+
+
+def test_what_was_heard_on_links_is_read_back_and_nothing_else() -> None:
+    said = ("neighbour 02:00:00:00:00:aa on eth0", "neighbour of the strange kind", "pod", "interface eth0")
+    entries = [{"address": f"198.51.100.{index}", "by": by} for index, by in enumerate(said)]
+    document = {"metadata": {"name": "n1"}, "status": {"occupied": entries}}
+    assert objects.heard(document) == ((ip_address("198.51.100.0"), "02:00:00:00:00:aa", "eth0"),)
+    assert objects.heard({"metadata": {"name": "n1"}}) == ()
