@@ -84,6 +84,15 @@ def test_an_address_that_no_interface_leads_to_is_said() -> None:
     assert "no interface of node n1 leads to 203.0.113.7" in trouble.message
 
 
+def test_an_egress_ip_that_is_somebodys_is_said_at_its_policy_and_costs_no_gateway() -> None:
+    snapshot = replace(BASE, links=replace(LINKS, gateways=frozenset({GOOD})), pools={"good": POOLS["good"]})
+    (trouble,) = (entry for entry in found(snapshot) if entry.address == GOOD)
+    assert (trouble.pool, trouble.policy, trouble.unanswered) == ("good", ONE.key, False)
+    assert "next hop of a route" in trouble.message
+    assert "spec.exclude of pool good" in trouble.message
+    assert "good" in status(snapshot)["gatewayFor"]
+
+
 def test_a_node_that_cannot_answer_is_no_gateway_of_that_pool_and_stays_one_of_others() -> None:
     assert status()["gatewayFor"] == ["good"]
     refused = Failure("cannot set proxy neighbour", unanswered=GOOD)
