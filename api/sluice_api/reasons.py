@@ -57,6 +57,8 @@ class Reason(StrEnum):
     RESTING = "Resting"
     GATEWAY_REJECTED = "GatewayRejected"
     GATEWAYS_MISSING = "GatewaysMissing"
+    FAMILY_UNAVAILABLE = "FamilyUnavailable"
+    DESTINATIONS_IN_CLUSTER = "DestinationsInCluster"
     OVERRIDDEN = "Overridden"
     IN_USE = "InUse"
     KERNEL_ERROR = "KernelError"
@@ -110,6 +112,10 @@ _MEANINGS = {
     "the message has its words. Correct spec.gateways, or what refuses it. It is tried again from time to time.",
     Reason.GATEWAYS_MISSING: "Fewer gateways are ready than spec.gateways.replicas asks for: traffic leaves, with less "
     "in reserve. See the pods of the pool's gateway Deployment.",
+    Reason.FAMILY_UNAVAILABLE: "No Node of the cluster has an address or a pod range of this family, so no packet can "
+    "ever use these addresses.",
+    Reason.DESTINATIONS_IN_CLUSTER: "Every destination of the policy is inside the cluster, where traffic goes its "
+    "usual way: the policy changes nothing.",
     Reason.OVERRIDDEN: "Some pods are selected by a policy that takes precedence: a higher priority, or older.",
     Reason.IN_USE: "The pool is being deleted but policies that the message names still use it.",
     Reason.KERNEL_ERROR: "The node's agent could not program the kernel; the message is the kernel's.",
@@ -196,6 +202,7 @@ CONDITIONS: Final = (
             Reason.NODE_TROUBLE,
             Reason.GATEWAY_REJECTED,
             Reason.GATEWAYS_MISSING,
+            Reason.FAMILY_UNAVAILABLE,
             Reason.AGENT_SILENT,
             Reason.REMOVED,
         ),
@@ -233,7 +240,15 @@ CONDITIONS: Final = (
         "EgressPolicy",
         ConditionType.DEGRADED,
         good=(Reason.AS_EXPECTED,),
-        bad=(Reason.PENDING, Reason.ADDRESS_TAKEN, Reason.AGENT_SILENT, Reason.NODE_TROUBLE, Reason.REMOVED),
+        bad=(
+            Reason.PENDING,
+            Reason.ADDRESS_TAKEN,
+            Reason.FAMILY_UNAVAILABLE,
+            Reason.DESTINATIONS_IN_CLUSTER,
+            Reason.AGENT_SILENT,
+            Reason.NODE_TROUBLE,
+            Reason.REMOVED,
+        ),
     ),
     ConditionReasons(
         "EgressPolicy",

@@ -39,6 +39,11 @@ class Allotment:
     """Its pool is not judged yet (see `survey`): nothing is to be said of what it lacks before that."""
 
     @property
+    def addresses(self) -> tuple[Address, ...]:
+        """What is used, as addresses."""
+        return tuple(claim.address for claim in self.used)
+
+    @property
     def is_claimed(self) -> bool:
         """Whether nothing is left to claim, and nothing that is used rests: then a status may name it."""
         return not self.new and not any(claim.resting_since for claim in self.used)

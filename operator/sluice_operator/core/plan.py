@@ -55,6 +55,7 @@ from sluice_operator.core.pools import Refusal, ResolvedPool, admits, judge
 from sluice_operator.core.poolstatus import in_use, pool_status
 from sluice_operator.core.snapshot import EgressIP, Policy, PolicyKey, Pool, Slice, Snapshot
 from sluice_operator.core.status import PolicyFacts, policy_status
+from sluice_operator.core.surroundings import Surroundings
 from sluice_operator.core.vanished import Vanished
 from sluice_operator.core.words import count, names
 
@@ -98,6 +99,7 @@ class _Planner:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._index: Index = build(snapshot)
+        self._surroundings = Surroundings(snapshot)
         self._pools: Mapping[str, ResolvedPool] = judge(snapshot)
         self._refusals = refusals(snapshot)
         self._allotments = self._allot()
@@ -241,10 +243,11 @@ class _Planner:
             facts = PolicyFacts(
                 refusal=refusal and replace(refusal, message=refusal.message + keep.words(allotment.used, claims)),
                 unassigned=tuple(self._lacking(policy, allotment)),
-                addresses=tuple(claim.address for claim in allotment.used),
+                addresses=allotment.addresses,
                 outside=allotment.outside,
                 moved=moved,
                 taken=tuple(self._taken(allotment)),
+                futile=tuple(self._surroundings.of_policy(policy, allotment.addresses)) if refusal is None else (),
                 id=self._ids.ids.get(key),
                 newest_revision=newest,
             )
@@ -324,6 +327,7 @@ class _Planner:
                 self._index,
                 self._snapshot.settings,
                 gateways=self._gateways[name],
+                surroundings=self._surroundings,
                 proxy_port=self._proxy_ports[name],
                 now=self._snapshot.now,
             )

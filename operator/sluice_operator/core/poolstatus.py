@@ -14,23 +14,32 @@ from sluice_api.reasons import ConditionType, Reason
 from sluice_operator.core import troubles
 from sluice_operator.core.conditions import Verdict, conditions
 from sluice_operator.core.degraded import Shortfall, degraded, stalled
-from sluice_operator.core.gateway import proxy_url
+from sluice_operator.core.gateway import deployment_name, proxy_url
 from sluice_operator.core.gatewaystate import GatewayState
 from sluice_operator.core.index import Index
 from sluice_operator.core.pools import ResolvedPool
 from sluice_operator.core.silence import of_gateways
 from sluice_operator.core.snapshot import EgressIP, FamilyCount, PolicyKey, Pool, PoolStatus, Settings
+from sluice_operator.core.surroundings import Surroundings
 from sluice_operator.core.words import count, names
 
 
 def pool_status(
-    resolved: ResolvedPool, index: Index, settings: Settings, *, gateways: GatewayState, proxy_port: int, now: str
+    resolved: ResolvedPool,
+    index: Index,
+    settings: Settings,
+    *,
+    gateways: GatewayState,
+    surroundings: Surroundings,
+    proxy_port: int,
+    now: str,
 ) -> PoolStatus:
     """The status a pool ought to have."""
     pool = resolved.pool
     claims = index.claims_in.get(pool.name, ())
     policies = index.policies_of.get(pool.name, ())
     ready_on = index.ready_gateways.get(pool.name, ())
+    hint = _where_to_look(pool, gateways, surroundings) if len(ready_on) < pool.gateways.replicas else ""
     accepted = _accepted(resolved)
     troubled = tuple(troubles.of_pool(pool.name, index))
     ready = _ready(
@@ -41,8 +50,14 @@ def pool_status(
         gateways=gateways,
         ready_on=ready_on,
         troubled=troubled,
+        hint=hint,
     )
-    lacking = degraded((*troubled, *_shortfalls(resolved, gateways, ready_on), *of_gateways(ready_on, index)))
+    shortfalls = (
+        ()
+        if resolved.refusal is not None or pool.deleting
+        else (*_of_gateways(pool, gateways, ready_on, hint), *surroundings.of_pool(resolved))
+    )
+    lacking = degraded((*troubled, *shortfalls, *of_gateways(ready_on, index)))
     ipv4, ipv6 = _family(resolved, claims, 4), _family(resolved, claims, 6)
     return PoolStatus(
         observed_generation=pool.generation,
@@ -102,6 +117,7 @@ def _ready(
     gateways: GatewayState,
     ready_on: tuple[str, ...],
     troubled: tuple[Shortfall, ...],
+    hint: str,
 ) -> Verdict:
     pool, kind = resolved.pool, ConditionType.READY
     if pool.deleting:
@@ -126,16 +142,13 @@ def _ready(
     if not ready_on and troubled:
         return Verdict(kind, "False", troubled[0].reason, troubled[0].message)
     if not ready_on:
-        message = f"none of {count(pool.gateways.replicas, 'gateway')} is ready; {_where_to_look(pool, gateways)}"
+        message = f"none of {count(pool.gateways.replicas, 'gateway')} is ready; {hint}"
         return Verdict(kind, "False", Reason.NO_GATEWAY_READY, message)
     return Verdict(kind, "True", Reason.READY, "")
 
 
-def _shortfalls(resolved: ResolvedPool, gateways: GatewayState, ready_on: tuple[str, ...]) -> Iterator[Shortfall]:
-    """What the pool has less of than its spec asks for."""
-    pool = resolved.pool
-    if resolved.refusal is not None or pool.deleting:
-        return
+def _of_gateways(pool: Pool, gateways: GatewayState, ready_on: tuple[str, ...], hint: str) -> Iterator[Shortfall]:
+    """What the pool has less of than its spec.gateways asks for."""
     for words in gateways.refused:
         yield Shortfall(Reason.GATEWAY_REJECTED, words)
     wanted = pool.gateways.replicas
@@ -143,11 +156,11 @@ def _shortfalls(resolved: ResolvedPool, gateways: GatewayState, ready_on: tuple[
         yield Shortfall(
             Reason.GATEWAYS_MISSING,
             f"{len(ready_on)} of {count(wanted, 'gateway')} {'is' if len(ready_on) == 1 else 'are'} ready"
-            f"{f' ({names(ready_on)})' if ready_on else ''}; {_where_to_look(pool, gateways)}",
+            f"{f' ({names(ready_on)})' if ready_on else ''}; {hint}",
         )
 
 
-def _where_to_look(pool: Pool, gateways: GatewayState) -> str:
-    if gateways.complaint:
-        return f"Deployment {pool.name}-gateway says {gateways.complaint}"
-    return f"see the pods of Deployment {pool.name}-gateway"
+def _where_to_look(pool: Pool, gateways: GatewayState, surroundings: Surroundings) -> str:
+    deployment = f"Deployment {deployment_name(pool.name)}"
+    look = f"{deployment} says {gateways.complaint}" if gateways.complaint else f"see the pods of {deployment}"
+    return "; ".join(filter(None, (look, surroundings.too_few(pool))))

@@ -7,9 +7,10 @@ Invariants:
 - Pure: no I/O, no clock.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from sys import intern
 from typing import Any
 
@@ -37,6 +38,8 @@ from sluice_operator.core.snapshot import (
     PoolStatus,
     Selector,
     Slice,
+    Span,
+    span_of,
 )
 from sluice_operator.core.validate import policy_problems, pool_problems
 
@@ -94,6 +97,7 @@ def policy(document: Document) -> Policy:
         pool=str(spec.get("pool", "")),
         families=frozenset(6 if family == "IPv6" else 4 for family in families) if families else None,
         requested=_addresses(addresses.get("requested")),
+        destinations=tuple(_spans(spec.get("destinations") or ())),
         problems=policy_problems(spec),
         status=_policy_status(_mapping(document.get("status"))),
         resource_version=version_of(document),
@@ -310,6 +314,13 @@ def _address(value: object) -> Address | None:
         return ip_address(str(value))
     except ValueError:
         return None
+
+
+def _spans(destinations: Iterable[object]) -> Iterator[Span]:
+    for destination in destinations:
+        for value in _mapping(destination).get("cidrs") or ():
+            with suppress(ValueError):  # it is one of the policy's problems
+                yield span_of(ip_network(str(value), strict=False))
 
 
 def _addresses(values: Iterable[object] | None) -> tuple[Address, ...]:

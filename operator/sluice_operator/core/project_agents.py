@@ -23,7 +23,7 @@ def agent_set(document: Document) -> AgentSet:
     pod = _mapping(_mapping(_mapping(document.get("spec")).get("template")).get("spec"))
     return AgentSet(
         selector=selector({"matchLabels": pod.get("nodeSelector") or {}}),
-        tolerations=tuple(_toleration(_mapping(entry)) for entry in pod.get("tolerations") or ()),
+        tolerations=tuple(toleration(_mapping(entry)) for entry in pod.get("tolerations") or ()),
         affinity=_affinity(_mapping(_mapping(pod.get("affinity")).get("nodeAffinity"))),
     )
 
@@ -37,7 +37,7 @@ def renewals(leases: Iterable[Document]) -> dict[str, str]:
     }
 
 
-def _toleration(entry: Document) -> Toleration:
+def toleration(entry: Document) -> Toleration:
     exists = entry.get("operator") == "Exists"
     return Toleration(
         key=str(entry.get("key") or ""),

@@ -19,6 +19,21 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 
+class Span(NamedTuple):
+    """The addresses first..last of a family, as numbers: cheaper to keep and to compare than a network."""
+
+    version: int
+    first: int
+    last: int
+
+
+def span_of(thing: Address | Network) -> Span:
+    """An address or a network as a span."""
+    if isinstance(thing, IPv4Address | IPv6Address):
+        return Span(thing.version, int(thing), int(thing))
+    return Span(thing.version, int(thing.network_address), int(thing.broadcast_address))
+
+
 class PolicyKey(NamedTuple):
     """Names an EgressPolicy."""
 
@@ -167,6 +182,7 @@ class Policy:
     """An EgressPolicy. `families` is None when the policy takes every family its pool has.
 
     `problems` are faults of its spec found while reading it, in words; a policy with one is not accepted.
+    `destinations` are the CIDRs of spec.destinations, empty when it has none.
     """
 
     key: PolicyKey
@@ -176,6 +192,7 @@ class Policy:
     pool: str
     families: frozenset[int] | None = None
     requested: tuple[Address, ...] = ()
+    destinations: tuple[Span, ...] = ()
     problems: tuple[str, ...] = ()
     status: PolicyStatus = PolicyStatus()
     resource_version: int = field(default=0, compare=False)

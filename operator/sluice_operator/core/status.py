@@ -34,6 +34,8 @@ class PolicyFacts:
     """Addresses that others have replaced a short while ago."""
     taken: tuple[str, ...]
     """Addresses of it that somebody else has, too, and who."""
+    futile: tuple[Shortfall, ...]
+    """What of it no packet of this cluster can use."""
     id: int | None
     newest_revision: int
     """The highest revision of any policy so far; a new one is above it."""
@@ -63,7 +65,9 @@ def policy_status(policy: Policy, facts: PolicyFacts, index: Index, *, now: str)
     concerned = {name for name, report in reports if report.pods} | set(waiting)
     ready = _ready(policy, (accepted, assigned, programmed), index, reports)
     verdicts = (accepted, assigned, programmed, ready)
-    lacking = degraded((*_shortfalls(facts), *filter(None, (silent,)), *troubles.of_policy(policy.key, index)))
+    lacking = degraded(
+        (*_shortfalls(facts), *facts.futile, *filter(None, (silent,)), *troubles.of_policy(policy.key, index))
+    )
     return PolicyStatus(
         observed_generation=policy.generation,
         id=facts.id,
