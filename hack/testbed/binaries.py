@@ -72,7 +72,8 @@ CONTAINERD = Group(
     tags="no_btrfs,no_devmapper,no_zfs",
 )
 HELM = Group("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}, seconds=110)
-COREDNS = Group("coredns", {"coredns": "github.com/coredns/coredns"}, seconds=96)
+# our own main package: the plugins that a Corefile of ours names
+COREDNS = Group("coredns", {"coredns": "sluice.dev/hack/binaries/coredns"}, seconds=25)
 KUBECTL = Group(
     "kubernetes",
     {"kubectl": KUBERNETES.programs["kubectl"]},

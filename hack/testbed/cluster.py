@@ -84,8 +84,9 @@ class Cluster(Protocol):
     def logs(self) -> Path:
         """Folder of the logs, one folder a host."""
 
-    def up(self) -> None:
-        """Start it; what an earlier cluster of that name left is removed first."""
+    def up(self, images: Sequence[Path] = ()) -> None:
+        """Start it, with the images of these OCI archives on its nodes; what an earlier cluster of that name left is
+        removed first."""
 
     def down(self) -> None:
         """Remove every trace of it, whatever state it is in; a cluster that is not there is no error."""

@@ -145,12 +145,14 @@ class KindCluster:
 
     # -- life
 
-    def up(self) -> None:
-        """Start it; interrupted or failed, it is removed again."""
+    def up(self, images: Sequence[Path] = ()) -> None:
+        """Start it, with these images on its nodes; interrupted or failed, it is removed again."""
         binaries.ensure(binaries.FOR_KIND, say=self.say)
         self.down()
         try:
             self._start(Plan(self.options))
+            for archive in images:
+                self.load_image(archive)
         except BaseException:
             self.down()
             raise

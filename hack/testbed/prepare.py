@@ -13,6 +13,7 @@ from typing import Any
 from testbed import binaries, commands, images, prerequisites, tools
 from testbed.cluster import chosen_backend
 from testbed.images.recipe import TARGETS
+from testbed.local.images import system_images
 from testbed.progress import Progress
 
 Say = Callable[[str], None]
@@ -41,11 +42,11 @@ def prepare(*, tests: bool = False, say: Say = print) -> Mapping[str, Path]:
     def build_images() -> Mapping[str, Path]:
         return images.build(targets=tuple(TARGETS), progress=lambda _: None, step=progress.step)
 
-    if not lacking and not pending:
-        return build_images()
     with progress.shown(), ThreadPoolExecutor(2) as pool:
         made = pool.submit(build_images)
         _together([pool.submit(build_programs), made])
+    if local:
+        system_images()
     return made.result()
 
 

@@ -142,11 +142,6 @@ class System:
             error=ClusterError,
         ).stdout
 
-    def load_images(self, archives: Mapping[str, Path]) -> None:
-        """Make the images available on every node."""
-        for archive in archives.values():
-            self.cluster.load_image(archive)
-
     def install(self, *values: str) -> None:
         """helm upgrade --install, and wait until operator and agents are ready. `values`: helm's --set arguments."""
         self.apply(
@@ -235,10 +230,8 @@ def running(options: ClusterOptions, *, say: Say, keep: bool = False) -> Iterato
     started = time.monotonic()
     say(f"starting a cluster of {options.nodes} nodes: kube-proxy {options.proxy_mode}, {options.cni} CNI")
     try:
-        cluster.up()
-        say(f"the cluster is ready after {time.monotonic() - started:.0f} s; loading images")
-        for archive in archives.values():
-            cluster.load_image(archive)
+        cluster.up(tuple(archives.values()))
+        say(f"the cluster is ready after {time.monotonic() - started:.0f} s")
         system = System(cluster, _outside(cluster, "outside"), _outside(cluster, "far"))
         system.outside.start(_zone(system))
         system.far.start()

@@ -7,7 +7,7 @@ never by what was written down; so it ends a cluster in any half state. `up` beg
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +81,9 @@ class LocalCluster:
 
     # -- life
 
-    def up(self) -> None:
-        """Start it. Interrupted or failed, it is taken down again; the logs of a failure stay for reading."""
+    def up(self, images: Sequence[Path] = ()) -> None:
+        """Start it, with these images on its nodes. Interrupted or failed, it is taken down again; the logs of a
+        failure stay for reading."""
         ensure_local(say=self.say)
         binaries.ensure(say=self.say)
         with exclusive(self.options.name):
@@ -90,7 +91,7 @@ class LocalCluster:
             check_inotify(nodes=self.options.nodes)
             started = time.monotonic()
             try:
-                self._start(started)
+                self._start(started, images)
             except BaseException as failure:
                 self._remove(keep_logs=isinstance(failure, ClusterError))
                 raise
@@ -100,7 +101,7 @@ class LocalCluster:
         with exclusive(self.options.name):
             self._remove()
 
-    def _start(self, started: float) -> None:
+    def _start(self, started: float, images: Sequence[Path]) -> None:
         def step(what: str) -> None:
             self.say(f"{what} ({time.monotonic() - started:.1f} s)")
 
@@ -128,11 +129,18 @@ class LocalCluster:
         for node in plan.nodes:
             for component in ("kubelet", "kube-proxy"):
                 self._launch(component, node)
-        self._apply(dns.manifests(plan))
-        self._wait_for_nodes(plan.nodes)
-        step(f"{len(plan.nodes)} nodes Ready")
-        self._wait_for_dns()
-        step("cluster DNS")
+        # while the components wait for each other, the processor has time for this
+        with ThreadPoolExecutor() as pool:
+            loaded = [pool.submit(self._import_all, node, images) for node in plan.nodes]
+            self._apply(dns.manifests(plan))
+            self._wait_for_nodes(plan.nodes)
+            step(f"{len(plan.nodes)} nodes Ready")
+            self._wait_for_dns()
+            step("cluster DNS")
+            for future in loaded:
+                future.result()
+        if images:
+            step("images on the nodes")
 
     def _remove(self, *, keep_logs: bool = False) -> None:
         name = self.options.name
@@ -178,8 +186,7 @@ class LocalCluster:
 
     def _prepare_node(self, node: str, archives: Iterable[Path]) -> None:
         self._power_on(node)
-        for archive in archives:
-            self._import(node, archive)
+        self._import_all(node, archives)
 
     def _power_on(self, node: str) -> None:
         """PID 1 and containerd."""
@@ -194,6 +201,10 @@ class LocalCluster:
         spawn(unshare, cgroup=host.cgroup, log=host.log("init"))
         wait_until(lambda: host.init() is not None, seconds=20, what=f"PID 1 of {node}", log=host.log("init"))
         self._launch("containerd", node)
+
+    def _import_all(self, node: str, archives: Iterable[Path]) -> None:
+        for archive in archives:
+            self._import(node, archive)
 
     def _import(self, node: str, archive: Path) -> None:
         host = self.node(node)

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import tarfile
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from testbed import binaries, prerequisites
 from testbed.cluster import ClusterError, ClusterOptions, chosen_backend
-from testbed.local import network, oci, pki
+from testbed.local import dns, network, oci, pki
 from testbed.local.api import is_ready
 from testbed.local.limits import shortage
 from testbed.local.plan import Plan
@@ -165,6 +166,13 @@ def test_what_go_calls_a_program_is_the_last_word_that_is_no_version(package: st
     assert binaries.built_name(package) == program
 
 
+def test_coredns_has_the_plugins_that_its_configuration_names() -> None:
+    imported = set(re.findall(r"coredns/plugin/(\w+)", (binaries.MODULES / "coredns" / "main.go").read_text()))
+    lines = dns.corefile(Plan(ClusterOptions())).splitlines()
+    named = {line.split()[0] for line in lines if line.startswith("    ") and not line.startswith("     ")} - {"}"}
+    assert named == imported
+
+
 def test_without_a_package_manager_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(prerequisites, "APT_GET", tmp_path / "apt-get")
     absent = (prerequisites.Package("thing", "/nowhere/thing"), prerequisites.Package("shell", "/bin/sh"))
@@ -207,3 +215,17 @@ def test_a_node_is_ready_only_by_a_heartbeat_later_than_asked_for() -> None:
 def test_a_cluster_that_the_kernel_would_refuse_instances_to_is_seen_before_it_starts() -> None:
     assert shortage(nodes=3, allowed=128, used=92) == 0
     assert shortage(nodes=3, allowed=128, used=93) > 0
+
+
+def required(group: binaries.Group) -> dict[str, str]:
+    words = re.findall(
+        r"^\s*(?:require )?(\S+\.\S+/\S+) (v\S+)", (binaries.MODULES / group.name / "go.mod").read_text(), re.M
+    )
+    return dict(words)
+
+
+def test_helm_and_coredns_share_versions_so_that_what_both_need_is_compiled_once() -> None:
+    helm, coredns = required(binaries.HELM), required(binaries.COREDNS)
+    shared = helm.keys() & coredns.keys()
+    assert "k8s.io/client-go" in shared
+    assert {name: helm[name] for name in shared} == {name: coredns[name] for name in shared}

@@ -22,6 +22,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prerequisites, "ensure_local", lambda say: None)
     monkeypatch.setattr(prerequisites, "ensure", lambda packages, say: None)
     monkeypatch.setattr(tools, "ensure", lambda *wanted, say: None)
+    monkeypatch.setattr(prepare, "system_images", lambda: ())
 
 
 def lacking(monkeypatch: pytest.MonkeyPatch, *, programs: bool, pictures: bool) -> None:
