@@ -45,6 +45,7 @@ class Reason(StrEnum):
     NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
     OVERLAPS_POOL = "OverlapsPool"
     POOL_EXHAUSTED = "PoolExhausted"
+    QUOTA_EXCEEDED = "QuotaExceeded"
     ADDRESS_NOT_IN_POOL = "AddressNotInPool"
     ADDRESS_IN_USE = "AddressInUse"
     ADDRESS_TAKEN = "AddressTaken"
@@ -89,10 +90,13 @@ _MEANINGS = {
     Reason.POOL_NOT_FOUND: "spec.pool names a pool that does not exist. Create it or correct the name.",
     Reason.NAMESPACE_NOT_ALLOWED: "The pool's spec.namespaces does not select the policy's namespace.",
     Reason.OVERLAPS_POOL: "An older pool has some of the same addresses. Remove them from one of the two.",
+    Reason.QUOTA_EXCEEDED: "The namespace has as many addresses as the pool's spec.quota lets one namespace have, "
+    "resting ones included. Delete policies, or have the quota raised.",
     Reason.POOL_EXHAUSTED: "The pool has no free address of a wanted family. Add addresses or remove policies. When "
     "resting addresses are in the way, the message says when the next comes free.",
     Reason.ADDRESS_NOT_IN_POOL: "A requested address is not in the pool. Request another, or add it to the pool.",
-    Reason.ADDRESS_IN_USE: "A requested address belongs to another policy, or rests for one that had it a while ago.",
+    Reason.ADDRESS_IN_USE: "A requested address belongs to another policy, rests for one that had it a while ago, "
+    "or is reserved for another.",
     Reason.ADDRESS_TAKEN: "Something that is not Sluice's has an address of the pool: a node, a Service, the API "
     "server, a gateway, a pod, a machine on the link. No policy gets it. Exclude it from the pool, or free it.",
     Reason.ADDRESS_CHANGED: "The policy leaves with another address than a while ago; the message names both. Whoever "
@@ -144,6 +148,7 @@ _LASTING = frozenset(
         Reason.NAMESPACE_NOT_ALLOWED,
         Reason.OVERLAPS_POOL,
         Reason.POOL_EXHAUSTED,
+        Reason.QUOTA_EXCEEDED,
         Reason.ADDRESS_NOT_IN_POOL,
         Reason.ADDRESS_IN_USE,
         Reason.ADDRESS_TAKEN,
@@ -172,6 +177,7 @@ _POLICY_ACCEPTED = (Reason.PENDING, Reason.INVALID_SPEC, Reason.POOL_NOT_FOUND, 
 _ASSIGNED = (
     Reason.PENDING,
     Reason.POOL_EXHAUSTED,
+    Reason.QUOTA_EXCEEDED,
     Reason.ADDRESS_NOT_IN_POOL,
     Reason.ADDRESS_IN_USE,
     Reason.ADDRESS_TAKEN,

@@ -37,6 +37,8 @@ goes on using them; only where their pool no longer lets its namespace in is its
 | Addresses that an older pool has | `OverlapsPool` |
 | Whether the pool exists, and allows the namespace | `PoolNotFound`, `NamespaceNotAllowed` |
 | Whether requested addresses are the pool's, and free | `AddressNotInPool`, `AddressInUse` |
+| Reservations outside `addresses` | `InvalidSpec` |
+| Whether the namespace has as many addresses as it may | `QuotaExceeded` |
 
 A selector says `matchLabels`, `matchExpressions` or both; `matchLabels: {}` selects everything, and an empty `{}` or
 `matchExpressions: []` alone is refused. The reason is safety: the API server drops fields it does not know for clients

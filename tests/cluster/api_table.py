@@ -71,6 +71,11 @@ def owner(**changed: str) -> Document:
     return {"namespace": "billing", "name": "billing", "uid": UID, **changed}
 
 
+def reserved(**changed: str) -> Document:
+    """A reservation of a pool."""
+    return {"address": "198.51.100.21", "namespace": "billing", **changed}
+
+
 def tolerates(**toleration: Any) -> Document:
     """The spec of a pool whose gateways tolerate a taint."""
     return pool(gateways={"tolerations": [toleration]})
@@ -103,6 +108,9 @@ GOOD = (
     Good(POOL, pool(announcement={"mode": "L2", "interface": "eth0.100"})),
     Good(POOL, pool(announcement={"mode": "None"})),
     *(Good(POOL, pool(portsPerSlice=size)) for size in (128, 16384)),
+    Good(POOL, pool(reservations=[reserved(), reserved(address="2001:db8:100::5", policy="billing.eu")])),
+    Good(POOL, pool(reservations=[reserved(address=f"198.51.100.{n}") for n in range(256)])),
+    Good(POOL, pool(quota={"addressesPerNamespace": 1})),
     *(Good(POOL, pool(quarantine=text)) for text in ("0s", "45s", "90m", "1h", "1h30m", "24h0m0s", "8760h")),
     Good(POOL, pool(), name="p" + "0" * 54),
     Good(POOL, pool(), name="sluice"),
@@ -215,6 +223,19 @@ BAD_POOLS = (
         pool(announcement={"mode": "None", "interface": "eth0"})),
     Bad(POOL, "spec.announcement.interface", "15", pool(announcement={"interface": "a-very-long-name"})),
     Bad(POOL, "spec.announcement.interface", "should match", pool(announcement={"interface": "eth 0"})),
+    Bad(POOL, "spec.reservations[0].address", "not an IP address", pool(reservations=[reserved(address="partners")])),
+    Bad(POOL, "spec.reservations[0].address", "not an IP address", pool(reservations=[reserved(address="10.0.0.0/8")])),
+    Bad(POOL, "spec.reservations[0].namespace", "should match", pool(reservations=[reserved(namespace="Billing")])),
+    Bad(POOL, "spec.reservations[0].namespace", "Required value", pool(reservations=[{"address": "198.51.100.21"}])),
+    Bad(POOL, "spec.reservations[0].policy", "should match", pool(reservations=[reserved(policy="a/b")])),
+    Bad(POOL, "spec.reservations[1]", "Duplicate value", pool(reservations=[reserved(), reserved(policy="other")])),
+    Bad(POOL, "spec.reservations", "256", pool(reservations=[reserved(address=f"10.0.1.{n}") for n in range(256)]
+                                               + [reserved()])),
+    Bad(POOL, "spec.quota.addressesPerNamespace", "greater than or equal to 1",
+        pool(quota={"addressesPerNamespace": 0})),
+    Bad(POOL, "spec.quota.addressesPerNamespace", "less than or equal to 65536",
+        pool(quota={"addressesPerNamespace": 65537})),
+    Bad(POOL, "spec.quota.addressesPerNamespace", "Required value", pool(quota={})),
     *(
         Bad(POOL, "spec.quarantine", "quarantine is no length of time", pool(quarantine=text))
         for text in ("1", "1d", "-1h", "1.5h", "30m1h", "1h 30m", "1H", "8761h", "PT1H", "hm")

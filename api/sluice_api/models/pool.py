@@ -203,6 +203,44 @@ class Announcement(Model):
     )
 
 
+class Reservation(Model):
+    """An address that only the policies of one namespace, or one policy, may have."""
+
+    address: str = Field(
+        min_length=2,
+        max_length=45,
+        description="An address of the pool.",
+        json_schema_extra=rules(
+            rule("isIP(self)", "not an IP address: write a single address of the pool, like 198.51.100.21")
+        ),
+    )
+    namespace: str = Field(
+        min_length=1,
+        max_length=63,
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        description="Namespace whose policies may have it. It need not exist yet.",
+    )
+    policy: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        description="The only policy that may have it; absent: the policies of the namespace, the oldest first.",
+    )
+
+
+class Quota(Model):
+    """How much of the pool one namespace may have. What it has already is never taken away."""
+
+    addresses_per_namespace: int = Field(
+        alias="addressesPerNamespace",
+        ge=1,
+        le=65536,
+        description="Addresses of each family that the policies of one namespace may have, those that rest included.",
+        json_schema_extra={"format": "int32"},
+    )
+
+
 class PoolSpec(Model):
     """What an EgressPool is to be."""
 
@@ -247,6 +285,16 @@ class PoolSpec(Model):
     announcement: Announcement = Field(
         default_factory=Announcement, description="How the network learns where an egress IP is."
     )
+    reservations: list[Reservation] = Field(
+        default_factory=list,
+        max_length=256,
+        description="Addresses that are kept for a namespace or a policy. They are given to it before any others. A "
+        "policy that has an address already keeps that one.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["address"]},
+    )
+    quota: Quota | None = Field(
+        default=None, description="How much of the pool one namespace may have; absent: as much as there is."
+    )
     quarantine: str = Field(
         default="1h",
         min_length=2,
@@ -285,7 +333,8 @@ class FamilyCount(Model):
     total: int = counter("Addresses of the family that the pool has.")
     assigned: int = counter("Addresses that policies have.")
     resting: int = counter("Addresses that rest after their policy let go of them.")
-    free: int = counter("Addresses that can still be assigned.")
+    reserved: int = counter("Addresses that are reserved and that nobody has yet.")
+    free: int = counter("Addresses that can still be assigned to anybody.")
     last_assigned: str | None = Field(
         default=None,
         alias="lastAssigned",

@@ -7,6 +7,7 @@ Invariants:
 - Idempotent: when the claims exist the next plan claims nothing.
 - Restore before allocate: addresses that a status remembers and addresses that are asked for by name are settled for
   every policy before anyone is given the next free one. What a status remembers nobody else is given: nodes use it.
+- What is reserved, and how much a namespace may have, is respected (see `shares`).
 - What rests (see `rest`) is given to the policy that it rests for and to no other.
 - Of two claims of one policy the older one counts: the younger was made because the older was not there (a backup that
   was restored late). What was asked for by name counts before it.
@@ -17,11 +18,13 @@ Invariants:
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from sluice_api.addresses import object_name
 from sluice_api.reasons import Reason
 from sluice_operator.core import rest
 from sluice_operator.core.pools import Refusal, ResolvedPool
+from sluice_operator.core.shares import Quotas, is_kept_from, reserved_for
 from sluice_operator.core.snapshot import Address, EgressIP, Policy, PolicyKey, Pool
 from sluice_operator.core.words import names
 
@@ -67,6 +70,7 @@ class Allocator:
         ]
         for _, key, address in sorted(lost, key=lambda entry: entry[:2]):
             self._owners.setdefault(address, key)
+        self._quotas = Quotas(self._claims.values(), self._by_name)
         self._cursors: dict[tuple[str, int], Iterator[Address]] = {}
         self._resting: dict[tuple[str, int], tuple[int, str]] = {}
 
@@ -157,9 +161,22 @@ class Allocator:
                 f"spec.addresses.requested: {address} is not an address of pool {pool.pool.name}; "
                 f"request one of {names(pool.pool.addresses)}, or add it to the pool",
             )
+        refusal = self._withheld(policy, pool, address)
+        if refusal is None:
+            self._give(policy, address)
+        return refusal
+
+    def _withheld(self, policy: Policy, pool: ResolvedPool, address: Address) -> Refusal | None:
+        """Why an address of a pool is not for this policy; None when it may claim it."""
+        lost = address in policy.status.addresses  # nodes use it: it was given, and only its claim is gone
         owner, claim = self._owners.get(address), self._claims.get(address)
         if owner is not None and owner != policy.key:
             return Refusal(Reason.ADDRESS_IN_USE, self._whose(policy, address, owner, claim))
+        if is_kept_from(policy, pool, address) and not lost:
+            return Refusal(
+                Reason.ADDRESS_IN_USE,
+                f"spec.addresses.requested: {address} is reserved for others; request another address, or none",
+            )
         taken = pool.taken.of(address)
         if taken is not None:
             return Refusal(
@@ -171,8 +188,11 @@ class Allocator:
                 Reason.PENDING,
                 f"{address} is still claimed from pool {claim.pool}; it moves as soon as no node uses it",
             )
+        return None if lost else self._quotas.refusal(policy, address.version)
+
+    def _give(self, policy: Policy, address: Address) -> None:
         self._owners[address] = policy.key
-        return None
+        self._quotas.take(policy, address.version)
 
     def _whose(self, policy: Policy, address: Address, owner: PolicyKey, claim: EgressIP | None) -> str:
         until = rest.until(claim, self._by_name) if claim is not None else ""
@@ -193,14 +213,21 @@ class Allocator:
         if not pool.gives:
             return _not_giving(pool)
         # Taken addresses only grow while one plan is made, so the search goes on where the last one ended.
+        exceeded = self._quotas.refusal(policy, version)
+        if exceeded is not None:
+            return exceeded
         key = (pool.pool.name, version)
         if key not in self._cursors:
             self._cursors[key] = pool.candidates(version, taken=self._owners)
-        for address in self._cursors[key]:
-            self._owners[address] = policy.key
+        kept = (a for a in reserved_for(policy, pool, version) if a not in self._owners and a not in pool.taken)
+        for address in chain(kept, self._cursors[key]):
+            self._give(policy, address)
             return address
         total, name, lost = pool.total(version), pool.pool.name, self._lost(pool, version)
+        kept_back = sum(1 for a in pool.reserved if a.version == version and a in pool and a not in self._owners)
         others = f", {lost} in use by others" if lost else ""
+        others += f", {kept_back} reserved" if kept_back else ""
+        lost += kept_back
         if not total:
             return Refusal(
                 Reason.POOL_EXHAUSTED,

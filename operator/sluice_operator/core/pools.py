@@ -10,12 +10,13 @@ Invariants:
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import filterfalse
 
 from sluice_api.addresses import AddressError, PoolAddresses
 from sluice_api.candidates import candidates
 from sluice_api.reasons import Reason
-from sluice_operator.core.snapshot import Address, Namespace, Pool, Snapshot
+from sluice_operator.core.snapshot import Address, Namespace, Pool, Reservation, Snapshot
 from sluice_operator.core.survey import awaited
 from sluice_operator.core.taken import NOTHING, Takings, takings
 
@@ -34,7 +35,8 @@ class Refusal:
 class ResolvedPool:
     """A pool with its addresses read; `addresses` is None when they cannot be. `families`: those it has.
 
-    `taken` is what others have of it, `awaited` the nodes that have yet to look (see `survey`).
+    `taken` is what others have of it, `awaited` the nodes that have yet to look (see `survey`), `reserved` what is kept
+    for somebody (see `shares`).
     """
 
     pool: Pool
@@ -43,6 +45,7 @@ class ResolvedPool:
     refusal: Refusal | None
     taken: Takings = NOTHING
     awaited: frozenset[str] = frozenset()
+    reserved: Mapping[Address, Reservation] = field(default_factory=dict)
 
     @property
     def gives(self) -> bool:
@@ -58,11 +61,13 @@ class ResolvedPool:
         return 0 if self.addresses is None else self.addresses.count(version)
 
     def candidates(self, version: int, *, taken: Container[Address]) -> Iterator[Address]:
-        """Its addresses of a family that neither are `taken` nor anybody else's, in the order in which they go out."""
+        """Its addresses of a family that neither are `taken` nor reserved nor somebody else's, in order of search."""
         if self.addresses is None:
             return iter(())
         after = self.pool.status.family(version).last_assigned
         found = candidates(self.addresses, version, after=after, taken=taken)
+        if self.reserved:
+            found = filterfalse(self.reserved.__contains__, found)
         return (address for address in found if address not in self.taken) if self.taken else found
 
 
@@ -107,7 +112,8 @@ def resolve(pools: Iterable[Pool]) -> Mapping[str, ResolvedPool]:
         families = frozenset(version for version in (4, 6) if addresses.blocks(version))
         overlap = _overlap(pool, addresses, resolved.values())
         problem = Refusal(Reason.INVALID_SPEC, "; ".join(pool.problems)) if pool.problems else None
-        resolved[pool.name] = ResolvedPool(pool, addresses, families, overlap or problem)
+        reserved = {entry.address: entry for entry in pool.reservations}
+        resolved[pool.name] = ResolvedPool(pool, addresses, families, overlap or problem, reserved=reserved)
     return resolved
 
 

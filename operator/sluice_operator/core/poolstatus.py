@@ -91,13 +91,16 @@ def _family(resolved: ResolvedPool, claims: tuple[EgressIP, ...], version: int) 
     within = {claim.address for claim in mine if claim.address in resolved}
     resting = sum(1 for claim in mine if claim.resting_since)
     last = resolved.pool.status.family(version).last_assigned
+    kept = {address for address in resolved.reserved if address.version == version and address in resolved}
     if resolved.addresses is not None:
-        last = moved_on(resolved.addresses, version, after=last, taken=within | resolved.taken.singles(version))
+        last = moved_on(resolved.addresses, version, after=last, taken=within | kept | resolved.taken.singles(version))
+    waiting = sum(1 for address in kept - within if address not in resolved.taken)
     return FamilyCount(
         total=total,
         assigned=len(mine) - resting,
-        free=total - len(within) - lost,
+        free=total - len(within) - lost - waiting,
         resting=resting,
+        reserved=waiting,
         last_assigned=last,
     )
 

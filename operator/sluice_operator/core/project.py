@@ -36,6 +36,7 @@ from sluice_operator.core.snapshot import (
     PolicyStatus,
     Pool,
     PoolStatus,
+    Reservation,
     Selector,
     Slice,
     Span,
@@ -77,6 +78,8 @@ def pool(document: Document) -> Pool:
         ports_per_slice=_number(spec.get("portsPerSlice", 1024)),
         problems=pool_problems(spec),
         quarantine=_quarantine(spec.get("quarantine")),
+        reservations=tuple(filter(None, map(_reservation, spec.get("reservations") or ()))),
+        quota=_number(_mapping(spec.get("quota")).get("addressesPerNamespace")) or None,
         deleting="deletionTimestamp" in metadata,
         finalizers=tuple(metadata.get("finalizers") or ()),
         status=_pool_status(_mapping(document.get("status"))),
@@ -278,8 +281,16 @@ def _conditions(status: Document) -> tuple[Condition, ...]:
 
 def _family_count(value: object) -> FamilyCount:
     count = _mapping(value)
-    numbers = {name: _number(count.get(name)) for name in ("total", "assigned", "free", "resting")}
+    numbers = {name: _number(count.get(name)) for name in ("total", "assigned", "free", "resting", "reserved")}
     return FamilyCount(**numbers, last_assigned=_address(count.get("lastAssigned")))
+
+
+def _reservation(value: object) -> Reservation | None:
+    entry = _mapping(value)
+    address = _address(entry.get("address"))
+    if address is None:
+        return None
+    return Reservation(address, str(entry.get("namespace", "")), str(entry.get("policy") or ""))
 
 
 def _quarantine(value: object) -> int:

@@ -128,6 +128,7 @@ def _family_count(count: FamilyCount) -> Document:
         "total": count.total,
         "assigned": count.assigned,
         "resting": count.resting,
+        "reserved": count.reserved,
         "free": count.free,
         "lastAssigned": None if count.last_assigned is None else str(count.last_assigned),
     }

@@ -107,6 +107,19 @@ class GatewaySpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Reservation:
+    """An address that is kept for a namespace, or, unless `policy` is empty, for one policy of it."""
+
+    address: Address
+    namespace: str
+    policy: str = ""
+
+    def admits(self, key: PolicyKey) -> bool:
+        """Whether a policy may have the address."""
+        return self.namespace == key.namespace and self.policy in ("", key.name)
+
+
+@dataclass(frozen=True, slots=True)
 class FamilyCount:
     """Addresses of one family of a pool."""
 
@@ -114,6 +127,7 @@ class FamilyCount:
     assigned: int = 0
     free: int = 0
     resting: int = 0
+    reserved: int = 0
     last_assigned: Address | None = None
     """Where the search for the next address goes on (see `sluice_api.candidates`)."""
 
@@ -156,6 +170,8 @@ class Pool:
     announces: bool = True
     ports_per_slice: int = 1024
     quarantine: int = int(QUARANTINE)
+    reservations: tuple[Reservation, ...] = ()
+    quota: int | None = None
     problems: tuple[str, ...] = ()
     deleting: bool = False
     finalizers: tuple[str, ...] = ()

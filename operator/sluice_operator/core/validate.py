@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from sluice_api.addresses import Address, AddressError, PoolAddresses
 from sluice_operator.core.selectors import contradictions
 
 
@@ -24,7 +25,27 @@ def policy_problems(spec: Mapping[str, Any]) -> tuple[str, ...]:
 
 def pool_problems(spec: Mapping[str, Any]) -> tuple[str, ...]:
     """Faults of an EgressPool's spec other than those of its addresses."""
-    return tuple(contradictions(spec.get("namespaces"), field="spec.namespaces"))
+    return (*contradictions(spec.get("namespaces"), field="spec.namespaces"), *_reservation_problems(spec))
+
+
+def _reservation_problems(spec: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        pool = PoolAddresses.parse(tuple(spec.get("addresses") or ()), tuple(spec.get("exclude") or ()))
+    except AddressError:
+        return  # that is what is said of the pool, and what it has is not known
+    seen: set[Address] = set()
+    for number, entry in enumerate(spec.get("reservations") or ()):
+        field, value = f"spec.reservations[{number}].address", entry.get("address")
+        try:
+            address = ip_address(value)
+        except ValueError:
+            yield f"{field}: {value!r} is not an IP address; write one address of the pool"
+            continue
+        if address not in pool:
+            yield f"{field}: {value} is not an address of the pool; add it to spec.addresses or remove the reservation"
+        if address in seen:
+            yield f"{field}: {value} is reserved twice; keep one reservation an address"
+        seen.add(address)
 
 
 def _address_problems(addresses: Mapping[str, Any]) -> Iterator[str]:

@@ -53,6 +53,7 @@ class Metrics:
             for family, counted in (("IPv4", pool.status.ipv4), ("IPv6", pool.status.ipv6)):
                 self.addresses.labels(name, family, "assigned").set(counted.assigned)
                 self.addresses.labels(name, family, "resting").set(counted.resting)
+                self.addresses.labels(name, family, "reserved").set(counted.reserved)
                 self.addresses.labels(name, family, "free").set(counted.free)
             self.gateways.labels(name, "desired").set(pool.status.gateways_desired)
             self.gateways.labels(name, "ready").set(pool.status.gateways_ready)

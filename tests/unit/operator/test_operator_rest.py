@@ -111,7 +111,7 @@ async def test_a_policy_made_again_has_its_address_again_and_a_stranger_waits_fo
     await story.settle()
     assert story.resting() == {FIRST: moment(NOON)}
     assert story.claims()[FIRST]["status"]["slices"] == []
-    assert story.counts() == {"total": 1, "assigned": 0, "resting": 1, "free": 0}
+    assert story.counts() == {"total": 1, "assigned": 0, "resting": 1, "reserved": 0, "free": 0}
     status, reason, message = story.condition("Assigned", "b/other")
     assert (status, reason) == ("False", "PoolExhausted")
     assert f"the next comes free at {moment(NOON + HOUR)}" in message
