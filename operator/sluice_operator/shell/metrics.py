@@ -12,9 +12,13 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from sluice_api.reasons import ConditionType
 from sluice_operator.core.snapshot import Snapshot
 
 PLAN_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+
+_ABNORMAL: Final = frozenset(kind.value for kind in ConditionType if kind.abnormal)
 
 
 class Metrics:
@@ -42,11 +46,17 @@ class Metrics:
             "sluice_silent_agents", "Nodes without a sign of life from an agent.", registry=self.registry
         )
         self.policies = Gauge("sluice_policies", "Policies by readiness.", ("pool", "ready"), registry=self.registry)
+        self.abnormal = Gauge(
+            "sluice_abnormal",
+            "Pools and policies that are Degraded or Stalled.",
+            ("kind", "pool", "condition", "reason"),
+            registry=self.registry,
+        )
 
     def observe(self, snapshot: Snapshot, *, seconds: float) -> None:
         """Take the figures of a snapshot that was just planned for."""
         self.plan_seconds.observe(seconds)
-        for gauge in (self.addresses, self.gateways, self.policies):
+        for gauge in (self.addresses, self.gateways, self.policies, self.abnormal):
             gauge.clear()
         self.silent.set(len(snapshot.silent))
         for name, pool in snapshot.pools.items():
@@ -57,6 +67,7 @@ class Metrics:
                 self.addresses.labels(name, family, "free").set(counted.free)
             self.gateways.labels(name, "desired").set(pool.status.gateways_desired)
             self.gateways.labels(name, "ready").set(pool.status.gateways_ready)
+        self._observe_abnormal(snapshot)
         tally: TallyOf[tuple[str, str]] = TallyOf()
         for policy in snapshot.policies.values():
             if policy.pool in snapshot.pools:  # a pool that does not exist must not become a label
@@ -64,6 +75,22 @@ class Metrics:
                 tally[policy.pool, "true" if ready else "false"] += 1
         for (pool_name, state), number in tally.items():
             self.policies.labels(pool_name, state).set(number)
+
+    def _observe_abnormal(self, snapshot: Snapshot) -> None:
+        """Count what is Degraded or Stalled, by reason; policies of a pool that does not exist under no pool's name."""
+        found = [("EgressPool", name, pool.status.conditions) for name, pool in snapshot.pools.items()]
+        found += [
+            ("EgressPolicy", policy.pool if policy.pool in snapshot.pools else "", policy.status.conditions)
+            for policy in snapshot.policies.values()
+        ]
+        tally = TallyOf(
+            (kind, pool, entry.type, entry.reason)
+            for kind, pool, conditions in found
+            for entry in conditions
+            if entry.type in _ABNORMAL and entry.status == "True"
+        )
+        for labels, number in tally.items():
+            self.abnormal.labels(*labels).set(number)
 
 
 async def serve(metrics: Metrics, *, host: str | None, port: int, ready: Callable[[], bool]) -> web.AppRunner:
