@@ -231,13 +231,47 @@ def test_an_ipv6_reverse_path_check_is_warned_of_unless_it_is_loose(
     assert bool(facts(space).rpfilter6) is strict
 
 
-@pytest.mark.skipif(shutil.which("iptables-legacy") is None, reason="no iptables-legacy here")
-def test_tables_of_the_older_iptables_are_said_not_to_be_looked_into(space: Namespace) -> None:
+def load_legacy(space: Namespace, *commands: str) -> None:
     try:
-        load(space, "iptables-legacy -A FORWARD -m mark --mark 0x10000/0x10000 -j ACCEPT")
+        load(space, *commands)
     except RuntimeError as error:
-        pytest.skip(f"this kernel has no iptables of the older kind: {error}")
-    assert any("iptables-legacy" in warning for warning in judge(facts(space)).warnings)
+        pytest.skip(f"no iptables of the older kind here: {error}")
+
+
+needs_legacy = pytest.mark.skipif(shutil.which("iptables-legacy") is None, reason="no iptables-legacy here")
+
+
+@needs_legacy
+@pytest.mark.parametrize("program", ["iptables-legacy", "ip6tables-legacy"])
+def test_tables_of_the_older_iptables_are_read_too(space: Namespace, program: str) -> None:
+    chain = f"{program} -t mangle -A FORWARD"
+    load_legacy(
+        space,
+        f"{program} -t mangle -N cali-from-wl-dispatch",
+        f"{chain} -p tcp --dport 80 -m mark --mark 0x10000/0x30000 -j ACCEPT",
+        f"{chain} -m conntrack --ctstate NEW -j MARK --set-xmark 0x40000/0xc0000",
+        f"{chain} -j CONNMARK --restore-mark --nfmask 0x80 --ctmask 0x80",
+        f"{chain} -m mark --mark 0x4000/0x4000 -j ACCEPT",
+    )
+    where = f"{program} table mangle"
+    assert facts(space).marks == (
+        MarkUse(where, Act.TEST, 0x30000, 0x10000),
+        MarkUse(where, Act.CHANGE, 0xC0000),
+        MarkUse(where, Act.CHANGE, 0x80),
+        MarkUse(where, Act.TEST, 0x4000, 0x4000),
+    )
+    assert reason(space) is Reason.MARKS_IN_USE
+
+
+@needs_legacy
+@pytest.mark.parametrize("program", ["iptables-legacy", "ip6tables-legacy"])
+def test_the_older_iptables_is_warned_of_when_it_drops_what_it_is_not_told_to_forward(
+    space: Namespace, program: str
+) -> None:
+    load_legacy(space, f"{program} -A FORWARD -j ACCEPT")
+    assert facts(space).drops == ()
+    load(space, f"{program} -P FORWARD DROP")
+    assert facts(space).drops == (f"{program} chain FORWARD",)
 
 
 def test_what_is_found_says_where(space: Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What others' rules do with packet marks, read from the kernel: nftables, iptables in both of its backends, ip rules.
+"""What others' rules do with packet marks, read from the kernel: nftables, iptables by its nftables backend, ip rules.
 
 nft's own listing is of no use here: what iptables-nft loads stands in it without its content. So the kernel's
 expressions are read as they are (linux/netfilter/nf_tables.h), registers and all.
@@ -11,7 +11,6 @@ of which is about marks: those are passed over by a look for a few bytes.
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from sluice_node.core.preflight import ALL, Act, MarkUse
@@ -57,24 +56,14 @@ class Foreign:
     unread: list[str] = field(default_factory=list)
 
 
-def read(proc: Path = Path("/proc/net")) -> Foreign:
-    """Look at everybody's rules in the network namespace of the calling thread. Raises KernelError.
-
-    `proc` is /proc/net: it names the tables of iptables' older backend, which are not looked into.
-    """
+def read() -> Foreign:
+    """Look at everybody's nftables and ip rules in the network namespace of the calling thread. Raises KernelError."""
     found = Foreign()
     try:
         _nftables(found)
         _ip_rules(found)
     except OSError as error:
         raise KernelError(f"cannot read others' rules: {error.strerror}") from error
-    for name in ("ip_tables_names", "ip6_tables_names"):
-        try:
-            tables = (proc / name).read_text().split()
-        except OSError:
-            continue
-        if tables:
-            found.unread.append(f"iptables-legacy has tables ({', '.join(tables)}), which are not looked into")
     return found
 
 
@@ -111,7 +100,7 @@ def _rule(body: bytes, found: Foreign) -> None:
         return
     family = _FAMILIES.get(body[0], "?")
     where = f"table {family} {table} chain {_text(values.get(_RULE_CHAIN))}"
-    machine = _Machine(where)
+    machine = Machine(where)
     for element in elements(values.get(_RULE_EXPRESSIONS, b"")):
         expression = attributes(element)
         machine.step(_text(expression.get(_NAME)), attributes(expression.get(_DATA, b"")))
@@ -128,13 +117,13 @@ class _Mark:
     flip: int = 0
 
 
-class _Machine:
+class Machine:
     """Follows the registers of one rule as far as they have to do with the packet's mark."""
 
     def __init__(self, where: str) -> None:
         self.uses: list[MarkUse] = []
         self.reverse_path = False
-        self._where = where
+        self.where = where
         self._registers: dict[int, _Mark | None] = {}
 
     def step(self, name: str, values: Mapping[int, bytes]) -> None:
@@ -153,7 +142,7 @@ class _Machine:
             flags = _big(values.get(3))
             self.reverse_path |= _big(values.get(2)) == _FIB_OIF and flags & _FIB_SADDR != 0 and flags & _FIB_IIF != 0
         elif name in ("match", "target"):
-            self._extension(name, _text(values.get(1)), _big(values.get(2)), values.get(3, b""))
+            self.extension(name, _text(values.get(1)), _big(values.get(2)), values.get(3, b""))
         elif name in ("immediate", "ct", "payload"):
             self._registers.pop(_register(values.get(1)), None)
 
@@ -191,7 +180,7 @@ class _Machine:
             return  # true of nearly every packet: ours are treated as those without a mark
         self._use(Act.TEST, mark.keep, wanted if equal else None)
 
-    def _extension(self, kind: str, name: str, revision: int, info: bytes) -> None:
+    def extension(self, kind: str, name: str, revision: int, info: bytes) -> None:
         """A match or target of iptables, in its own structure (linux/netfilter/xt_*.h)."""
         if (kind, name) == ("match", "mark") and revision == 1 and len(info) >= 9:
             value, mask, inverted = struct.unpack_from("=IIB", info)
@@ -209,7 +198,7 @@ class _Machine:
 
     def _use(self, act: Act, mask: int, value: int | None) -> None:
         if mask:
-            self.uses.append(MarkUse(self._where, act, mask, value))
+            self.uses.append(MarkUse(self.where, act, mask, value))
 
 
 def _ip_rules(found: Foreign) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from sluice_node.core.preflight import Facts, Trial
-from sluice_node.kernel import foreign
+from sluice_node.kernel import foreign, legacy
 from sluice_node.kernel.errors import KernelError
 from sluice_node.kernel.nft import Nft
 
@@ -86,6 +86,7 @@ _TRIALS: Final = (
 def read_facts(sysctl_root: Path, uplinks: Iterable[str] = ()) -> Facts:
     """Look at this node. `sysctl_root` is /proc/sys/net or where the host's is mounted. Raises KernelError."""
     found = foreign.read()
+    legacy.read(found)
     return Facts(
         release=os.uname().release,
         trials=tuple(_tried()),

@@ -140,6 +140,16 @@ async def test_a_node_that_was_made_anew_owns_the_lease_from_its_next_renewal_on
         assert bench.lease["metadata"]["ownerReferences"][0]["uid"] == "another"
 
 
+async def test_a_lease_of_the_node_before_gets_the_new_owner_before_it_is_collected() -> None:
+    bench = Bench()
+    async with bench.running():
+        await asyncio.sleep(1)
+        bench.node = Node("n1", "another", (), ())
+        await asyncio.sleep(HEARTBEAT)
+        assert bench.lease is not None
+        assert bench.lease["metadata"]["ownerReferences"][0]["uid"] == "another"
+
+
 async def test_a_kernel_thread_that_hangs_does_not_turn() -> None:
     kernel = _Kernel()
     worker = KernelWorker(kernel, links=Links, announce=lambda held: None)
