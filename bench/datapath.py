@@ -6,6 +6,7 @@ node). Each round sends the same bounded number of bytes; printed are the best r
 and its ratio to plain. Usage (root): bench/datapath.py [rounds] [MiB a round]
 """
 
+import argparse
 import os
 import socket
 import sys
@@ -13,11 +14,15 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "hack"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.netns import datapath_topology as topo
 from tests.netns import datapath_traffic as traffic
 from tests.netns.datapath_topology import EGRESS, NODES, OUTSIDE, Address, World
+
+from testbed.errors import ask_debug, ended
+from testbed.prerequisites import PrerequisiteError
 
 PORT = 9000
 CHUNK = 1 << 18
@@ -69,9 +74,17 @@ def measure(topology: topo.Topology, *, version: int, rounds: int, size: int) ->
     return best
 
 
-def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    size = (int(sys.argv[2]) if len(sys.argv) > 2 else 256) << 20
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rounds", nargs="?", type=int, default=5)
+    parser.add_argument("mebibytes", nargs="?", type=int, default=256, help="sent in each measurement")
+    parser.add_argument("--debug", action="store_true", help="show where an error happened")
+    options = parser.parse_args()
+    if options.debug:
+        ask_debug()
+    if os.geteuid() != 0:
+        raise PrerequisiteError("the data path is measured in network namespaces, which needs root", "become root")
+    rounds, size = options.rounds, options.mebibytes << 20
     topology = topo.build(f"slb{os.getpid()}-")
     try:
         with tempfile.TemporaryDirectory() as state:
@@ -83,7 +96,8 @@ def main() -> None:
                     print(f"IPv{version} {way:7} {rate * 8 / 1e9:6.2f} Gbit/s  {rate / best['plain']:.2f} of plain")
     finally:
         topology.close()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(ended(main))

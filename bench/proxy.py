@@ -22,9 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "hack"))
 sys.path.insert(0, str(ROOT))
 
 from tests.netns.proxy_bed import PORT, SERVER_V4, ProxyBed, policy, snapshot, wait_until  # noqa: E402
+
+from testbed import commands, prerequisites  # noqa: E402
+from testbed.errors import ask_debug, ended  # noqa: E402
 
 SERVER_PORT = 9000
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -210,13 +214,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--tunnels", type=int, default=4000, help="idle tunnels that are held")
+    parser.add_argument("--debug", action="store_true", help="show where an error happened")
     options = parser.parse_args()
-    if os.geteuid() != 0 or shutil.which("cc") is None:
-        print("This needs root (a network namespace) and a C compiler (the load generator).", file=sys.stderr)
-        return 2
+    if options.debug:
+        ask_debug()
+    prerequisites.ensure_local()
     with tempfile.TemporaryDirectory() as folder, ProxyBed(Path(folder)) as bed:
         load = bed.directory / "load"
-        subprocess.run(["cc", "-O2", "-o", str(load), str(ROOT / "bench" / "proxy_load.c")], check=True)
+        argv = ["gcc", "-O2", "-o", str(load), str(ROOT / "bench" / "proxy_load.c")]
+        commands.run(argv, shown="gcc of the load generator", remedy="see what gcc says above")
         bed.agent.say(snapshot(policy(5)))
         bed.start(workers=1)
         assert bed.process is not None
@@ -238,4 +244,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))
