@@ -139,7 +139,7 @@ class ClusterState:
             policies=self.policies.values(),
             pools={pool.key.name: pool for pool in self.pools.values()},
             egress_ips=self.egress_ips.values(),
-            egress_nodes=(*self.egress_nodes.values(), *self._still_served()),
+            egress_nodes=self._nodes(),
             service_cidrs=self.service_cidrs.values(),
             api_endpoints=self.api_endpoints.values(),
             alive=alive,
@@ -160,9 +160,11 @@ class ClusterState:
         self._departed[node.key] = node
         self._gone(node.key)
 
-    def _still_served(self) -> tuple[EgressNode, ...]:
+    def _nodes(self) -> tuple[EgressNode, ...]:
+        """Every node that there is, and those that are gone and still to be served."""
+        present = self.egress_nodes.values()
         if not self._departed:
-            return ()
-        served = still_served(self._departed.values(), self.egress_nodes.values(), self.egress_ips.values())
+            return present
+        served = still_served(self._departed.values(), present, self.egress_ips.values())
         self._departed = {node.key: node for node in served}
-        return served
+        return (*(node for node in present if node.key not in self._departed), *served)

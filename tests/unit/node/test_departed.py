@@ -34,8 +34,18 @@ REPLACEMENT = replace(OTHER, tunnel=TunnelEnd(ip_address("192.0.2.2"), "02:65:00
         ((OTHER,), (replace(CLAIM, slices=(SliceOwner(V4, 1024, 1024, "n3"),)),), False),
         ((GONE,), (CLAIM,), False),
         ((REPLACEMENT,), (CLAIM,), False),
+        ((EgressNode(GONE.key),), (CLAIM,), True),
+        ((EgressNode(GONE.key, remove=True),), (CLAIM,), False),
     ],
-    ids=["it owns ports", "no egress IP", "its ports are another's", "it is back", "another node has its address"],
+    ids=[
+        "it owns ports",
+        "no egress IP",
+        "its ports are another's",
+        "it is back",
+        "another node has its address",
+        "it is made anew",
+        "it is emptied",
+    ],
 )
 def test_who_is_gone_is_served_while_ports_are_its_own(
     present: tuple[EgressNode, ...], claims: tuple[EgressIP, ...], served: bool
@@ -110,6 +120,18 @@ def test_the_way_to_a_node_outlives_its_egressnode(bench: Bench) -> None:
     assert peers(bench.snapshot()) == ()
     bench.claim("n2")
     assert peers(bench.snapshot()) == (), "once forgotten it has to report again"
+
+
+def test_an_egressnode_that_is_made_anew_and_says_nothing_yet_interrupts_nothing(bench: Bench) -> None:
+    before = peers(bench.snapshot())
+    bench.state.egress_nodes.delete({"metadata": {"name": "n2"}})
+    bench.snapshot()
+    bench.state.egress_nodes.put({"metadata": {"name": "n2"}})
+    assert peers(bench.snapshot()) == before
+    assert [node.gateway_for for node in bench.snapshot().egress_nodes] == [{"p"}]
+    bench.other()
+    assert peers(bench.snapshot()) == before
+    assert len(bench.snapshot().egress_nodes) == 1
 
 
 def test_a_complete_list_without_it_is_as_good_as_a_deletion(bench: Bench) -> None:
