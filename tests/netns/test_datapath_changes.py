@@ -147,6 +147,19 @@ def test_nothing_leaves_with_the_old_address_between_the_rules_and_the_connectio
         assert right(world, pod.call(traffic.use_flow, f"gap{version}"))
 
 
+def test_connections_made_under_rules_that_were_never_reported_begin_anew(cluster: Cluster) -> None:
+    """An apply fails after its rules were taken, and what is wanted next is what was there before."""
+    pod, node = cluster.topology["p11"], cluster.topology["n1"]
+    between = CHANGES["another policy selects it"]
+    cluster.apply(BEFORE)
+    node.call(traffic.kernel_apply_stopped, between.desired("n1"), str(cluster.state / "n1"))
+    for version in VERSIONS:
+        assert right(between, pod.call(traffic.open_flow, f"made{version}", OUTSIDE[version], kind="udp"))
+    cluster.apply(BEFORE)
+    for version in VERSIONS:
+        assert right(BEFORE, pod.call(traffic.use_flow, f"made{version}"))
+
+
 def test_connections_that_are_none_of_sluices_survive_a_start(cluster: Cluster) -> None:
     """Those of unselected pods, inside the cluster, and of a node whose own address is within a pool's range."""
     cluster.topology["p31"].call(serve_once, [pod_address("p31", v) for v in VERSIONS])

@@ -34,6 +34,7 @@ _ORIGINAL, _REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
 _IP, _PROTOCOL = 1, 2
 _FILTER_SOURCE, _FILTER_DESTINATION = 1, 2
 _FEW: Final = 64
+_ATTRIBUTE: Final = struct.Struct("=HH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +70,18 @@ class Conntrack:
     def _involving(self, where: Suspects) -> Iterator[Entry]:
         """The connections in question."""
         for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
+            skip = _Glance(where, version)
             for request in _requests(where, version):
-                for entry in self._entries(family, request):
+                for entry in self._entries(family, request, skip):
                     if entry.flow in where:
                         yield entry
 
-    def _entries(self, family: int, request: bytes) -> Iterator[Entry]:
+    def _entries(self, family: int, request: bytes, glance: "_Glance") -> Iterator[Entry]:
         body = _GENERIC.pack(family, 0, 0) + request
         try:
             for message in self._netlink.ask(_GET, flags=REQUEST | DUMP, body=body):
+                if glance.rules_out(message):
+                    continue
                 entry = _entry(message[_GENERIC.size :], family=family)
                 if entry is not None:
                     yield entry
@@ -94,6 +98,42 @@ class Conntrack:
 
     def close(self) -> None:
         self._netlink.close()
+
+
+class _Glance:
+    """Rules out, at a tenth of the cost of reading it, a connection that is none of those in question.
+
+    The kernel writes both tuples first, each with its addresses first (ctnetlink_fill_info, ctnetlink_dump_tuples);
+    what does not look so is read.
+    """
+
+    def __init__(self, where: Suspects, version: int) -> None:
+        self._size = 4 if version == 4 else 16
+        self._sources = {address.packed for address in where.sources if address.version == version}
+        self._seen = {address.packed for address in where.seen if address.version == version}
+        self._all = where.everything or any(network.version == version for network in where.targets)
+        address = _ATTRIBUTE.pack(_ATTRIBUTE.size + self._size, 1 if version == 4 else 3)
+        addresses = _ATTRIBUTE.pack(_ATTRIBUTE.size + 2 * (_ATTRIBUTE.size + self._size), _IP | NESTED)
+        self._start = addresses + address
+        """What a tuple begins with, up to its source address."""
+
+    def rules_out(self, message: bytes) -> bool:
+        """Whether the connection can be left out."""
+        if self._all:
+            return False
+        length, kind = _ATTRIBUTE.unpack_from(message, _GENERIC.size)
+        opened = _GENERIC.size + _ATTRIBUTE.size
+        replied = opened + (length + 3 & ~3)
+        skip, size = len(self._start), self._size
+        if (
+            kind != _ORIGINAL | NESTED
+            or message[opened : opened + skip] != self._start
+            or message[replied : replied + skip] != self._start
+        ):
+            return False
+        source = opened + skip
+        seen = replied + skip + size + _ATTRIBUTE.size
+        return message[source : source + size] not in self._sources and message[seen : seen + size] not in self._seen
 
 
 def _requests(where: Suspects, version: int) -> list[bytes]:
