@@ -62,6 +62,17 @@ def gateway_for(snapshot: Snapshot) -> frozenset[str]:
     return frozenset(pod.gateway_for for pod in pods if pod.gateway_for and pod.ready and not pod.terminating)
 
 
+def unfit(snapshot: Snapshot) -> frozenset[str]:
+    """The pools that this node would be a gateway of, but does not have the interface for: nobody uses it as one, its
+    own pods included, as what left by another interface would not come back."""
+    pools = ((name, snapshot.pools.get(name)) for name in gateway_for(snapshot))
+    return frozenset(
+        name
+        for name, pool in pools
+        if pool is not None and pool.announces and pool.interface is not None and not snapshot.links.has(pool.interface)
+    )
+
+
 def hosted_pools(snapshot: Snapshot) -> frozenset[str]:
     """The pools of which a gateway pod is on this node, starting and draining ones included."""
     return frozenset(pod.gateway_for for pod in _gateway_pods(snapshot) if pod.gateway_for)
@@ -104,7 +115,7 @@ def assignment(policy: Policy, claims: Mapping[Address, EgressIP]) -> Assignment
 
 def live_gateways(snapshot: Snapshot, pools: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Pool -> its live gateways by name, in order."""
-    own, me = gateway_for(snapshot), snapshot.node.name
+    own, me = gateway_for(snapshot) - unfit(snapshot), snapshot.node.name
     live: dict[str, list[str]] = {pool: [me] if pool in own else [] for pool in pools}
     for other in snapshot.egress_nodes:
         name = other.key.name

@@ -16,7 +16,7 @@ from typing import Any, Final
 from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.failures import Failure
 from sluice_node.core.objects import Key
-from sluice_node.core.resolve import gateway_for, holds, interface_for
+from sluice_node.core.resolve import holds, interface_for, unfit
 from sluice_node.core.snapshot import Snapshot
 
 MOST: Final = 64
@@ -80,15 +80,13 @@ def _rank(trouble: Trouble) -> tuple[bool, str, str, str, str]:
 
 
 def _interfaces(snapshot: Snapshot) -> Iterator[Trouble]:
-    for name in gateway_for(snapshot):
-        pool = snapshot.pools.get(name)
-        if pool is not None and pool.announces and pool.interface and not snapshot.links.has(pool.interface):
-            there = ", ".join(sorted({interface for interface, _ in snapshot.links.addresses})) or "none"
-            message = (
-                f"spec.announcement.interface: interface {pool.interface} is not on node {snapshot.node.name}; "
-                f"its interfaces with an address are {there}"
-            )
-            yield Trouble(message, pool=name, unanswered=True)
+    there = ", ".join(sorted({interface for interface, _ in snapshot.links.addresses})) or "none"
+    for name in unfit(snapshot):
+        message = (
+            f"spec.announcement.interface: interface {snapshot.pools[name].interface} is not on node "
+            f"{snapshot.node.name}; its interfaces with an address are {there}"
+        )
+        yield Trouble(message, pool=name, unanswered=True)
 
 
 def _nowhere(snapshot: Snapshot, desired: DesiredNode) -> Iterator[Trouble]:

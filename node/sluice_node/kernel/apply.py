@@ -80,9 +80,9 @@ class Kernel:
         changes = self._prepare(wanted, desired, items)
         former = self._egress_ips(before)
         known = frozenset(self._last[0].egress_ips) if self._last is not None else frozenset()
-        desired, rules = self._take(desired, former, mtu=mtu, anew=anew)
+        view, rules = self._take(desired, former, mtu=mtu, anew=anew)
+        desired = view.desired
         items.failures += [Failure(why, policy_id=policy.policy_id) for policy, why in self._refused.items()]
-        view = View(desired, self._numbers, mtu)
         retired = former - frozenset(view.egress_ips)
         cut = self._conntrack.clean(before, desired, retired=retired)
         if retired:
@@ -95,21 +95,22 @@ class Kernel:
         self._desired = desired
         return Report(rules, changes, cut, announced, tuple(items.failures))
 
-    def _take(
-        self, desired: DesiredNode, former: frozenset[Address], *, mtu: int, anew: bool
-    ) -> tuple[DesiredNode, int]:
-        """Load the rules with every policy that the kernel takes; gives what it holds then, and how much was loaded."""
+    def _take(self, desired: DesiredNode, former: frozenset[Address], *, mtu: int, anew: bool) -> tuple[View, int]:
+        """Load the rules with every policy that the kernel takes; gives what it holds then, but for the egress IPs
+        that are given up, and how much was loaded."""
         known = {} if anew else {p: self._refused[p] for p in desired.policies if p in self._refused}
-        loaded = 0
+        loaded, last = 0, View(desired, self._numbers, mtu)
 
         def load(policies: Sequence[PolicyProgram]) -> None:
-            nonlocal loaded
+            nonlocal loaded, last
             view = View(keeping(desired, policies), self._numbers, mtu)
-            loaded += self._load(replace(view, retired=former - frozenset(view.egress_ips)))
+            retired = former - frozenset(view.egress_ips)
+            loaded += self._load(replace(view, retired=retired) if retired else view)
+            last = view
 
         taken, refused = split([p for p in desired.policies if p not in known], load, good=self._taken)
         self._taken, self._refused = frozenset(taken), known | refused
-        return keeping(desired, taken), loaded
+        return last, loaded
 
     def _egress_ips(self, before: DesiredNode | None) -> frozenset[Address]:
         """The egress IPs that connections may bear: those of the last apply or, after a start or when it failed, those

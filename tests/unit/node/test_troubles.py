@@ -99,6 +99,12 @@ def test_a_node_that_cannot_answer_is_no_gateway_of_that_pool_and_stays_one_of_o
     assert status(replace(BASE, links=replace(LINKS, names=frozenset({"eth7"}))), refused)["gatewayFor"] == ["bad"]
 
 
+def test_the_nodes_own_pods_do_not_use_it_as_a_gateway_without_the_interface_either() -> None:
+    desired = resolve(BASE, Selection())
+    assert desired.live_gateways == {"good": ("n1",), "bad": ()}
+    assert desired.announced == {GOOD: "eth0"}
+
+
 def test_what_the_kernel_refuses_is_said_at_what_it_was_for() -> None:
     snapshot = replace(BASE, pods=(gateway("good"),))
     failures = (
