@@ -38,6 +38,8 @@ class FakeKernel:
         self.refusal: str | None = None
         self.intact = True
         self.removals = 0
+        self.told: Callable[[DesiredNode], None] = lambda desired: None
+        """Called with what is programmed, as something outside may change by it."""
 
     @property
     def holds(self) -> DesiredNode:
@@ -48,6 +50,7 @@ class FakeKernel:
             raise KernelError(self.refusal)
         self.applied.append(desired)
         self.intact = True
+        self.told(desired)
         return Report()
 
     def check(self) -> bool:

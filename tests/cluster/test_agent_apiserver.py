@@ -9,7 +9,8 @@ import pytest
 from tests.cluster.agent_bed import MERGE, NAMESPACE, NODE, POD, ROOT, SLUICE, Bed, until
 
 from sluice_api.names import ANNOTATION_REMOVE
-from sluice_node.core.desired import PolicyProgram
+from sluice_api.timers import TRIAL
+from sluice_node.core.desired import DesiredNode, PolicyProgram
 from testbed.apiserver import ApiServer
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
@@ -250,3 +251,30 @@ async def test_a_node_that_is_deleted_and_made_anew_loses_nothing_and_owns_its_o
         await until(lambda: bed.reported().get("revision") == revision, "its status is there too")
         await until(lambda: owner(lease) not in ("", uid), "so does the sign of life")
         assert len(bed.kernel.applied) == applies, "the kernel was left alone"
+
+
+async def test_a_claim_that_silences_the_api_server_is_taken_back_and_told_once_it_speaks_again(bed: Bed) -> None:
+    """What a claim of the API server's virtual address would do, which no table of the cluster knows."""
+    silent = False
+
+    def programmed(desired: DesiredNode) -> None:
+        nonlocal silent
+        taken = any(EGRESS_IP in policy.egress_ips for policy in desired.policies)
+        if taken != silent:
+            (bed.api.pause if taken else bed.api.resume)()
+            silent = taken
+
+    async with bed.running():
+        await until(lambda: bed.condition() == ("True", "Programmed"), "the agent is up")
+        bed.kernel.told = programmed
+        try:
+            await asyncio.to_thread(serve_billing, bed)
+            await until(lambda: silent, "the claim is used, and nobody hears the API server any more")
+            taken_back = await until(lambda: not silent, "the claim is taken back", seconds=TRIAL + 10)
+        finally:
+            bed.kernel.told = lambda desired: None
+            if silent:
+                bed.api.resume()
+        assert taken_back > TRIAL - 1
+        assert bed.kernel.holds.blocked_pods == {POD}, "and its pod is not let out without it"
+        await until(lambda: "out of reach" in str(bed.reported().get("troubles")), "the claim is named", seconds=30)
