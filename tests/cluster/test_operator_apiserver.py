@@ -59,7 +59,10 @@ def test_a_policy_lives_from_pending_to_ready_to_gone(bed: OperatorBed) -> None:
 
     bed.kubectl("delete", "egresspool", "p", "--wait=false")
     eventually(lambda: condition(bed.items("egresspools")["p"], "Ready")[1] == "InUse")
-    assert "default/one" in str(bed.items("egresspools")["p"]["status"]["conditions"])
+    command = "get egresspolicies --all-namespaces --field-selector spec.pool=p"
+    assert "waits for 1 policy using this pool; delete them or" in str(bed.items("egresspools")["p"]["status"])
+    assert command in str(bed.items("egresspools")["p"]["status"])
+    assert bed.kubectl(*command.split(), "-o", "name").split() == ["egresspolicy.sluice.dev/one"]
     bed.kubectl("delete", "egresspolicy", "one")
     bed.report("n1", gateway_for=("p",))
     eventually(lambda: not bed.items("egresspools"))
@@ -97,6 +100,34 @@ def test_the_end_of_a_rest_wakes_the_operator_and_an_administrator_can_end_it_be
     eventually(lambda: bed.items("egressips")["198.51.100.17"]["status"].get("restingSince"))
     bed.kubectl("delete", "egressip", "198.51.100.17")
     eventually(lambda: owner() == "three")
+
+
+def test_kubectl_waits_for_every_condition_of_every_kind(bed: OperatorBed) -> None:
+    bed.operator("a")
+    bed.pool("p", ["198.51.100.16/29"], gateways={"replicas": 1})
+    bed.node("n1")
+    bed.policy("default", "one", "p")
+    eventually(lambda: bed.items("egresspolicies")["default/one"]["status"].get("addresses"))
+    bed.report("n1", gateway_for=("p",), pods={"default/one": 1})
+    bed.merge(f"{GROUP}/egressips/198.51.100.17/status", {"status": {"holder": "n1"}})
+    well = {
+        "egresspool/p": ("Accepted", "Ready", "Degraded=false", "Stalled=false"),
+        "egresspolicy/one": ("Accepted", "Assigned", "Programmed", "Ready", "Degraded=false", "Stalled=false"),
+        "egressip/198.51.100.17": ("Ready",),
+    }
+    for name, kinds in well.items():
+        for kind in kinds:
+            bed.kubectl("wait", name, f"--for=condition={kind}", "--timeout=10s")
+    for name in ("egresspool/p", "egresspolicy/one", "egressip/198.51.100.17"):
+        observed = bed.kubectl("get", name, "-o", "jsonpath={.metadata.generation} {.status.observedGeneration}")
+        assert len(set(observed.split())) == 1, observed
+    never = {"matchLabels": {"app": "a"}, "matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}
+    bed.merge(f"{GROUP}/namespaces/default/egresspolicies/one", {"spec": {"podSelector": never}})
+    bed.kubectl("wait", "egresspolicy/one", "--for=condition=Stalled", "--timeout=10s")
+    assert condition(bed.items("egresspolicies")["default/one"], "Stalled") == ("True", "InvalidSpec")
+    bed.report("n1")
+    bed.kubectl("wait", "egressip/198.51.100.17", "--for=condition=Ready=false", "--timeout=10s")
+    bed.kubectl("wait", "egresspool/p", "--for=condition=Degraded", "--timeout=10s")
 
 
 def test_nothing_is_written_when_nothing_differs(bed: OperatorBed) -> None:

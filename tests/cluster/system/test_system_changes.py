@@ -136,7 +136,7 @@ def test_destinations_limit_what_is_redirected(world: World, pod: Pod) -> None:
 
 
 @pytest.mark.cluster
-def test_a_pool_in_use_is_not_deleted_and_says_by_whom(world: World) -> None:
+def test_a_pool_in_use_is_not_deleted_and_says_how_to_find_by_whom(world: World) -> None:
     world.system.apply(pool("held", "198.51.100.200"))
     world.system.apply(policy(NAMESPACE, "holding", "held", {"app": "nobody"}))
     world.system.wait_condition("egresspolicy", "holding", "Assigned", namespace=NAMESPACE, seconds=SECONDS)
@@ -145,9 +145,14 @@ def test_a_pool_in_use_is_not_deleted_and_says_by_whom(world: World) -> None:
     def says_so() -> bool:
         found = world.system.get("egresspool", "held")
         return any(
-            c["reason"] == "InUse" and f"{NAMESPACE}/holding" in c["message"] for c in found["status"]["conditions"]
+            c["reason"] == "InUse" and "--field-selector spec.pool=held" in c["message"]
+            for c in found["status"]["conditions"]
         )
 
-    wait_for("the pool says who holds it", says_so, SECONDS)
+    wait_for("the pool says how to find who holds it", says_so, SECONDS)
+    found = world.system.kubectl(
+        "get", "egresspolicies", "--all-namespaces", "--field-selector", "spec.pool=held", "-o", "name"
+    )
+    assert found.split() == ["egresspolicy.sluice.dev/holding"]
     world.system.delete("egresspolicy", "holding", NAMESPACE)
     wait_for("the pool is gone", lambda: not world.system.get("egresspool", "held"), SECONDS)
