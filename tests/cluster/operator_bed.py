@@ -65,16 +65,25 @@ class OperatorBed:
 
     def _permit(self, template: str, account: str) -> None:
         """Give a service account what the chart gives it, no more, and make a kubeconfig of its token."""
+        self._apply(template)
+        token = self.kubectl("-n", NAMESPACE, "create", "token", account).strip()
+        kubeconfig = json.loads(self.server.kubeconfig.read_text())
+        kubeconfig["users"][0]["user"] = {"token": token}
+        self._kubeconfig(account).write_text(json.dumps(kubeconfig))
+
+    def permit_users(self) -> None:
+        """Make the roles that the chart gives to users."""
+        self._apply("user-roles.yaml")
+
+    def _apply(self, template: str) -> None:
+        """Apply what the chart makes of a template, but for Jobs."""
         helm = str(program_path(HELM, "helm"))
         command = [helm, "template", "sluice", "charts/sluice", "-n", NAMESPACE, "-s", f"templates/{template}"]
         command += ["--set", "image.registry=registry.example"]
         text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         documents = [document for document in yaml.safe_load_all(text) if document and document["kind"] != "Job"]
-        self.server.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(documents))
-        token = self.kubectl("-n", NAMESPACE, "create", "token", account).strip()
-        kubeconfig = json.loads(self.server.kubeconfig.read_text())
-        kubeconfig["users"][0]["user"] = {"token": token}
-        self._kubeconfig(account).write_text(json.dumps(kubeconfig))
+        done = self.server.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(documents))
+        assert done.returncode == 0, done.stderr
 
     def _kubeconfig(self, account: str) -> Path:
         return self.server.kubeconfig.parent / f"kubeconfig-{account}"

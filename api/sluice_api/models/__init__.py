@@ -60,6 +60,8 @@ KINDS = (
             Column("Gateways", ".status.display.gateways"),
             Column("IPv4", ".status.display.ipv4"),
             Column("IPv6", ".status.display.ipv6"),
+            Column("Free", ".status.display.free"),
+            Column("Namespaces", ".status.display.namespaces"),
             Column("Policies", ".status.policies", "integer"),
             Column("Reason", ".status.display.reason"),
             _AGE,

@@ -359,6 +359,10 @@ class PoolDisplay(Model):
     gateways: str = Field(default="", max_length=32, description="Ready and desired gateways.")
     ipv4: str = Field(default="", max_length=32, description="Assigned and all IPv4 addresses.")
     ipv6: str = Field(default="", max_length=32, description="Assigned and all IPv6 addresses.")
+    free: str = Field(default="", max_length=64, description="Room left: addresses that can still be assigned.")
+    namespaces: str = Field(
+        default="", max_length=256, description="Labels of the namespaces whose policies may use the pool, or all."
+    )
     reason: str = Field(default="", max_length=64, description="Why the pool is not ready, or is degraded.")
 
 

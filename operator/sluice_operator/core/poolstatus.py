@@ -18,6 +18,7 @@ from sluice_operator.core.gateway import deployment_name, proxy_url
 from sluice_operator.core.gatewaystate import GatewayState
 from sluice_operator.core.index import Index
 from sluice_operator.core.pools import ResolvedPool
+from sluice_operator.core.selectors import shown
 from sluice_operator.core.silence import of_gateways
 from sluice_operator.core.snapshot import EgressIP, FamilyCount, PolicyKey, Pool, PoolStatus, Settings
 from sluice_operator.core.surroundings import Surroundings
@@ -67,6 +68,7 @@ def pool_status(
         gateways_ready=len(ready_on),
         gateway_nodes=ready_on,
         policies=len(policies),
+        namespaces=shown(pool.namespaces),
         proxy=proxy_url(pool, settings),
         proxy_port=proxy_port,
         conditions=conditions(

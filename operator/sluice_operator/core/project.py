@@ -244,6 +244,7 @@ def _pool_status(status: Document) -> PoolStatus:
         gateways_ready=_number(gateways.get("ready")),
         gateway_nodes=tuple(map(str, gateways.get("nodes") or ())),
         policies=_number(status.get("policies")),
+        namespaces=str(_mapping(status.get("display")).get("namespaces") or ""),
         proxy=str(status.get("proxy") or ""),
         proxy_port=port if isinstance(port, int) and 0 < port < 65536 else None,
         conditions=_conditions(status),

@@ -97,10 +97,18 @@ def pool_status(status: PoolStatus) -> Document:
             "gateways": f"{status.gateways_ready}/{status.gateways_desired}",
             "ipv4": f"{status.ipv4.assigned}/{status.ipv4.total}",
             "ipv6": f"{status.ipv6.assigned}/{status.ipv6.total}",
+            "free": _room(status),
+            "namespaces": status.namespaces,
             "reason": _shown_reason(status.conditions),
         },
         "conditions": [_condition(condition) for condition in status.conditions],
     }
+
+
+def _room(status: PoolStatus) -> str:
+    """The FREE column of kubectl: of each family that the pool has, how many addresses it can still give."""
+    families = (("IPv4", status.ipv4), ("IPv6", status.ipv6))
+    return ", ".join(f"{count.free} {name}" for name, count in families if count.total)
 
 
 def _shown_reason(conditions: tuple[Condition, ...]) -> str:

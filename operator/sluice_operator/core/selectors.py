@@ -1,4 +1,4 @@
-"""Label selectors that can never select anything, whatever labels there are or will be.
+"""Label selectors: how they are shown, and those that can never select anything, whatever labels there will be.
 
 Nothing selected at the moment is normal: the pods may come tomorrow. A selector that contradicts itself is a mistake.
 
@@ -8,9 +8,30 @@ Invariants: total, like `project`, on documents that another client wrote. Pure:
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
+from sluice_operator.core.snapshot import Selector
 from sluice_operator.core.words import names
+
+LONGEST_SHOWN: Final = 200
+"""Characters of a selector in a column."""
+
+
+def shown(selector: Selector | None) -> str:
+    """The selector of a pool's namespaces as kubectl writes one, "all" for one that selects everything."""
+    if selector is None:
+        return "all"
+    texts = [f"{key}={value}" for key, value in selector.labels]
+    for entry in selector.expressions:
+        match entry.operator:
+            case "Exists":
+                texts.append(entry.key)
+            case "DoesNotExist":
+                texts.append(f"!{entry.key}")
+            case _:
+                texts.append(f"{entry.key} {entry.operator.lower()} ({','.join(entry.values)})")
+    text = ",".join(texts) or "all"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 class _Demands:

@@ -143,6 +143,7 @@ class PoolStatus:
     gateways_ready: int = 0
     gateway_nodes: tuple[str, ...] = ()
     policies: int = 0
+    namespaces: str = ""
     proxy: str = ""
     proxy_port: int | None = None
     conditions: tuple[Condition, ...] = ()

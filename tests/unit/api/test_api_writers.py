@@ -28,12 +28,20 @@ def test_the_status_of_a_pool_is_known_to_the_model() -> None:
         ipv4=FamilyCount(25, 3, 22),
         gateways_desired=2,
         gateway_nodes=("n2",),
+        namespaces="team=x",
         proxy="http://partners.sluice-system.svc:3128",
         proxy_port=13128,
         conditions=(READY,),
     )
     display = written(STATUS["EgressPool"], render.pool_status(status))["display"]
-    assert display == {"gateways": "0/2", "ipv4": "3/25", "ipv6": "0/0", "reason": "NoGatewayReady"}
+    assert display == {
+        "gateways": "0/2",
+        "ipv4": "3/25",
+        "ipv6": "0/0",
+        "free": "22 IPv4",
+        "namespaces": "team=x",
+        "reason": "NoGatewayReady",
+    }
     written(STATUS["EgressPool"], render.pool_status(PoolStatus()))
 
 

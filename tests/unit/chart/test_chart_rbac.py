@@ -92,3 +92,13 @@ def test_users_may_write_policies_but_nothing_that_belongs_to_the_cluster(render
         labels = role["metadata"].get("labels", {})
         if any(label.startswith("rbac.authorization.k8s.io/aggregate-to") for label in labels):
             assert [rule["resources"] for rule in role["rules"]] == [["egresspolicies"]]
+
+
+def test_who_may_read_pools_is_for_administrators_to_say(render: Render) -> None:
+    def readers(values: dict[str, Any]) -> list[str]:
+        return [right.account for right in granted(render(values)) if right.resource == "egresspools"]
+
+    chosen = {"rbac": {"poolViewers": ["tenants", "auditors"]}}
+    assert {"tenants", "auditors"} <= set(readers(chosen))
+    assert "system:authenticated" not in readers(chosen)
+    assert not any(":" in account for account in readers({"rbac": {"poolViewers": []}}))

@@ -238,8 +238,17 @@ def test_an_account_made_by_somebody_else_gets_the_rights_and_is_not_made(render
     made = {item["metadata"]["name"] for item in objects if item["kind"] == "ServiceAccount"}
     assert "sluice-agent" not in made
     assert one(objects, "DaemonSet", "sluice-agent")["spec"]["template"]["spec"]["serviceAccountName"] == "mine"
-    given = {subject["name"] for item in objects for subject in item.get("subjects", ())}
+    subjects = [subject for item in objects for subject in item.get("subjects", ())]
+    given = {subject["name"] for subject in subjects if subject["kind"] == "ServiceAccount"}
     assert given == {"mine", "sluice-operator", "sluice-uninstall", "sluice-test"}
+
+
+@pytest.mark.parametrize("program", ["operator", "agent"])
+def test_every_right_of_a_program_goes_to_the_account_that_it_runs_as(render: Render, program: str) -> None:
+    objects = render({program: {"serviceAccount": {"create": False, "name": "mine"}}})
+    subjects = [subject["name"] for item in objects for subject in item.get("subjects", ())]
+    assert "mine" in subjects
+    assert f"sluice-{program}" not in subjects
 
 
 @pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS)

@@ -320,6 +320,22 @@ async def test_tenants_never_read_of_each_other() -> None:
         assert secret not in shown
 
 
+async def test_a_pool_shows_the_room_left_and_for_whom_it_is() -> None:
+    world = World()
+    operator = await _operator(world)
+    _base(world)
+    world.namespace("a", team="x")
+    entry = {"key": "stage", "operator": "In", "values": ["live", "test"]}
+    selector = {"matchLabels": {"team": "x"}, "matchExpressions": [entry, {"key": "old", "operator": "DoesNotExist"}]}
+    world.pool("p", ["198.51.100.16/29", "2001:db8::/124"])
+    world.pool("q", ["203.0.113.16/29"], namespaces=selector)
+    world.policy("a", "one", "p")
+    await settle(world, operator)
+    pools = {name: pool["status"]["display"] for name, pool in world.api.named(kube.EGRESS_POOL).items()}
+    assert (pools["p"]["free"], pools["p"]["namespaces"]) == ("5 IPv4, 14 IPv6", "all")
+    assert (pools["q"]["free"], pools["q"]["namespaces"]) == ("6 IPv4", "team=x,stage in (live,test),!old")
+
+
 async def test_administrators_are_told_which_service_it_is() -> None:
     world = World()
     operator = await _operator(world)
