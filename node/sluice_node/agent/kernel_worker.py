@@ -90,8 +90,14 @@ class KernelWorker:
         return await self._run(self._neighbours)
 
     async def look(self) -> Facts:
-        """What the node has, and what others do on it. Raises KernelError."""
-        return await self._run(self._look)
+        """What the node has, and what others do on it. Raises KernelError.
+
+        Not in the thread of the other calls: on a node with many rules it takes its time, and failover must not wait.
+        """
+        try:
+            return await asyncio.to_thread(self._look)
+        except OSError as error:
+            raise KernelError(f"{type(error).__name__}: {error}") from error
 
     async def turns(self, *, within: float) -> bool:
         """Whether the thread takes a call within so many seconds: not while one hangs in the kernel."""

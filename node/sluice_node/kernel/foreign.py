@@ -23,6 +23,7 @@ from sluice_node.kernel.raw import (
     NETLINK_ROUTE,
     REQUEST,
     RawNetlink,
+    attribute,
     attributes,
     elements,
 )
@@ -44,6 +45,16 @@ _GET_IP_RULE: Final = 34
 _IP_RULE_HEADER: Final = 12
 _INVERTED: Final = 2
 _IP_RULE_PREFERENCE, _IP_RULE_MARK, _IP_RULE_MASK, _IP_RULE_PROTOCOL = 6, 10, 16, 21
+
+_META_KEY: Final = 2
+_WORDS: Final = (
+    attribute(_META_KEY, _MARK.to_bytes(4, "big")),
+    b"mark\0",
+    b"MARK\0",
+    b"fib\0",
+    b"rpfilter\0",
+)
+"""What a rule that is about marks or reverse paths has in it, whatever else does."""
 
 
 @dataclass(slots=True)
@@ -77,9 +88,6 @@ def _nftables(found: Foreign) -> None:
                 _rule(body, found)
     finally:
         netlink.close()
-
-
-_WORDS: Final = (b"meta\0", b"mark\0", b"MARK\0", b"fib\0", b"rpfilter\0")
 
 
 def _chain(body: bytes, found: Foreign) -> None:
