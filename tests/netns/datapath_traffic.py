@@ -94,6 +94,25 @@ def kernel_apply_failing(desired: DesiredNode, state: str, number: int) -> Outco
     )
 
 
+def kernel_apply_holding_on(desired: DesiredNode, state: str, times: int) -> Report:
+    """Apply, while the kernel refuses to forget that many connections."""
+    kernel: Kernel = _KEPT["kernel"]
+    whole = kernel._conntrack._delete
+
+    def refuse(entry: Any) -> int:
+        nonlocal times
+        times -= 1
+        if times >= 0:
+            raise KernelError("cannot forget a connection: injected")
+        return whole(entry)
+
+    kernel._conntrack._delete = refuse  # type: ignore[method-assign]
+    try:
+        return kernel.apply(desired)
+    finally:
+        kernel._conntrack._delete = whole  # type: ignore[method-assign]
+
+
 def kernel_apply_stopped(desired: DesiredNode, state: str) -> None:
     """As if the agent ended between the rules and the connections."""
     kernel = _KEPT.setdefault("kernel", Kernel(state=Path(state)))

@@ -122,6 +122,27 @@ def test_a_policy_that_nftables_refuses_blocks_its_own_pods_only(cluster: Cluste
     cluster.topology["p12"].call(traffic.tcp, OUTSIDE[4])
 
 
+def test_a_connection_that_the_kernel_does_not_forget_sends_nothing_and_is_tried_again(cluster: Cluster) -> None:
+    pod, out = cluster.topology["p11"], cluster.topology["out"]
+    cluster.apply(WORLD)
+    for version in VERSIONS:
+        pod.call(traffic.open_flow, f"stuck{version}", OUTSIDE[version], kind="udp")
+    gone = WORLD.but(policies=(TWO,), pods={"p12": 6}, sizes={a: SIZES[a] for a in SECOND.values()}).desired("n1")
+    state = str(cluster.state / "n1")
+    report = cluster.topology["n1"].call(traffic.kernel_apply_holding_on, gone, state, 2)
+    assert {failure.message for failure in report.failures} == {"cannot forget a connection: injected"}
+    out.call(traffic.capture_start)
+    for version in VERSIONS:
+        pod.call(traffic.poke_flow, f"stuck{version}", 5)
+    packets = [packet for packet in out.call(traffic.capture_stop) if packet.target in OUTSIDE.values()]
+    assert not [packet for packet in packets if packet.source in EGRESS.values()]
+    assert apply(cluster, "n1", gone) == ()
+    for version in VERSIONS:
+        assert pod.call(traffic.use_flow, f"stuck{version}")[0] not in EGRESS.values()
+    listed = cluster.topology["n1"].sh("nft", "list", "set", "inet", "sluice", "egress_ips4")
+    assert str(EGRESS[4]) not in listed
+
+
 def test_a_refusal_that_is_no_policys_fault_is_the_nodes_and_changes_nothing(cluster: Cluster) -> None:
     cluster.apply(WORLD)
     desired = WORLD.desired("n1")

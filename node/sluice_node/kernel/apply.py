@@ -58,6 +58,7 @@ class Kernel:
         self._desired: DesiredNode | None = None
         self._numbers: dict[str, int] = {}
         self._last: tuple[View, tuple[Set, ...]] | None = None
+        self._unclean = False
         self._taken: frozenset[PolicyProgram] = frozenset()
         self._refused: Mapping[PolicyProgram, str] = {}
 
@@ -75,7 +76,7 @@ class Kernel:
         except ValueError as error:
             raise KernelError(f"too many nodes: {error}") from error
         # What a step that fails half way made of the connections is not known: the next apply judges all of them.
-        before, self._desired = self._desired, None
+        before, self._desired = None if self._unclean else self._desired, None
         items = Items()
         changes = self._prepare(wanted, desired, items)
         former = self._egress_ips(before)
@@ -84,14 +85,16 @@ class Kernel:
         desired = view.desired
         items.failures += [Failure(why, policy_id=policy.policy_id) for policy, why in self._refused.items()]
         retired = former - frozenset(view.egress_ips)
-        cut = self._conntrack.clean(before, desired, retired=retired)
-        if retired:
+        cut, left = self._conntrack.clean(before, desired, retired=retired)
+        items.failures += [Failure(why) for why in left]
+        self._unclean = bool(left)  # then the guard goes on knowing what was given up
+        if retired and not left:
             rules += self._load(view)
         changes += self._connect(wanted, items)
         announced = self._answer(wanted, items)
         changes += self._tidy(wanted, items)
         self._plumbing = self._achieved(wanted, items)
-        forget(retired | (known - frozenset(view.egress_ips)), desired.uplinks)
+        items.each(retired | (known - frozenset(view.egress_ips)), lambda address: forget([address], desired.uplinks))
         self._desired = desired
         return Report(rules, changes, cut, announced, tuple(items.failures))
 

@@ -34,6 +34,7 @@ _ORIGINAL, _REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
 _IP, _PROTOCOL = 1, 2
 _FILTER_SOURCE, _FILTER_DESTINATION = 1, 2
 _FEW: Final = 64
+_FEW_FAIL: Final = 8
 _ATTRIBUTE: Final = struct.Struct("=HH")
 
 
@@ -52,16 +53,28 @@ class Conntrack:
     def __init__(self) -> None:
         self._netlink = RawNetlink(NETLINK_NETFILTER)
 
-    def clean(self, old: DesiredNode | None, new: DesiredNode, *, retired: frozenset[Address]) -> int:
-        """Delete the connections that the step from `old` to `new` made stale; gives how many.
+    def clean(
+        self, old: DesiredNode | None, new: DesiredNode, *, retired: frozenset[Address]
+    ) -> tuple[int, tuple[str, ...]]:
+        """Delete the connections that the step from `old` to `new` made stale; gives how many, and why single ones
+        could not be.
 
-        `retired` are further addresses that were egress IPs before. Raises KernelError.
+        `retired` are further addresses that were egress IPs before. Raises KernelError when it is not about single
+        ones.
         """
         where = suspects(old, new)
         where = replace(where, seen=where.seen | retired)
         judge = Judge(new, former=where.seen)
         stale = [entry for entry in self._involving(where) if judge.is_stale(entry.flow)]
-        return sum(self._delete(entry) for entry in stale)
+        cut, failed = 0, []
+        for entry in stale:
+            try:
+                cut += self._delete(entry)
+            except KernelError as error:
+                failed.append(str(error))
+                if len(failed) > _FEW_FAIL:
+                    raise
+        return cut, tuple(failed)
 
     def forget(self, addresses: frozenset[Address]) -> int:
         """Delete every connection whose far end sees one of the addresses; gives how many."""
@@ -94,6 +107,9 @@ class Conntrack:
             list(self._netlink.ask(_DELETE, flags=REQUEST | ACK, body=request))
         except FileNotFoundError:
             return 0  # it ended by itself
+        except OSError as error:
+            where = f"from {entry.flow.source} to {entry.flow.target}"
+            raise KernelError(f"cannot forget a connection {where}: {error.strerror}") from error
         return 1
 
     def close(self) -> None:
@@ -161,11 +177,14 @@ def _filter(which: int, address: Address, *, flag: int) -> bytes:
 
 
 def _entry(data: bytes, *, family: int) -> Entry | None:
+    """The connection of a message; None when it is of no kind that is known here, which must not keep all others from
+    being judged."""
     parts = attributes(data)
-    if _ORIGINAL not in parts or _REPLY not in parts:
+    try:
+        source, _, _, _ = _tuple(parts[_ORIGINAL])
+        target, seen, port, (protocol, seen_port) = _tuple(parts[_REPLY])
+    except (KeyError, IndexError, ValueError):
         return None
-    source, _, _, _ = _tuple(parts[_ORIGINAL])
-    target, seen, port, (protocol, seen_port) = _tuple(parts[_REPLY])
     name = attribute(_ORIGINAL | NESTED, parts[_ORIGINAL])
     for kind in (_ID, _ZONE):
         if kind in parts:

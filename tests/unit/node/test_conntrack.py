@@ -66,6 +66,16 @@ def test_what_does_not_look_as_usual_is_read(message: tuple[int, bytes], where: 
     assert not _Glance(where, message[0]).rules_out(message[1])
 
 
+@given(messages(), st.data())
+def test_an_entry_of_no_known_kind_raises_nothing(message: tuple[int, bytes], data: st.DataObject) -> None:
+    whole = message[1][4:]
+    at = data.draw(st.integers(0, len(whole) - 1))
+    changed = bytearray(whole)
+    changed[at] ^= data.draw(st.integers(1, 255))
+    _entry(bytes(changed), family=2)
+    _entry(whole[:at], family=2)
+
+
 @pytest.mark.parametrize("length", [8, 12, 20, 30])
 def test_a_message_that_is_cut_off_is_read(length: int) -> None:
     glance = _Glance(Suspects(sources=frozenset({ADDRESSES[4][0]})), 4)
