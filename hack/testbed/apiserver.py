@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from testbed import commands
-from testbed.binaries import ETCD, KUBERNETES, program_path
+from testbed.binaries import ETCD, KUBERNETES, built
 from testbed.cluster import ClusterError
 
 LOOPBACK = "127.0.0.1"
@@ -152,7 +152,7 @@ class ApiServer:
     def kubectl(self, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run kubectl to its end; the caller looks at the return code."""
         return commands.run(
-            [str(program_path(KUBERNETES, "kubectl")), "--kubeconfig", str(self.kubeconfig), *args],
+            [built(KUBERNETES, "kubectl"), "--kubeconfig", str(self.kubeconfig), *args],
             check=False,
             stdin=stdin,
             seconds=60,
@@ -183,7 +183,7 @@ class ApiServer:
     def _start_etcd(self) -> None:
         client, peer = f"http://{LOOPBACK}:{self._etcd_port}", f"http://{LOOPBACK}:{self._peer_port}"
         command = [
-            str(program_path(ETCD, "etcd")), "--data-dir", str(self._folder / "etcd"), "--log-level", "error",
+            built(ETCD, "etcd"), "--data-dir", str(self._folder / "etcd"), "--log-level", "error",
             "--unsafe-no-fsync", "--listen-client-urls", client, "--advertise-client-urls", client,
             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}",
         ]  # fmt: skip
@@ -200,7 +200,7 @@ class ApiServer:
     def _server_command(self) -> list[str]:
         tokens = self._folder / "tokens.key"
         return [
-            str(program_path(KUBERNETES, "kube-apiserver")),
+            built(KUBERNETES, "kube-apiserver"),
             f"--etcd-servers=http://{LOOPBACK}:{self._etcd_port}",
             f"--bind-address={LOOPBACK}",
             f"--advertise-address={LOOPBACK}",
@@ -218,8 +218,6 @@ class ApiServer:
         ]
 
     def _spawn(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
-        if not Path(command[0]).exists():
-            raise ClusterError(f"{command[0]} is missing", "build it with `make prepare`")
         with (self._folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self._folder

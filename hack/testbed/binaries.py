@@ -156,6 +156,14 @@ def program_path(group: Group, program: str) -> Path:
     return folder(group) / program
 
 
+def built(group: Group, program: str) -> str:
+    """Path of a program that is there. Raises BinaryError when it was never built."""
+    path = program_path(group, program)
+    if not os.access(path, os.X_OK):
+        raise BinaryError(f"{program} is not built", "build it: make prepare")
+    return str(path)
+
+
 def missing(groups: Sequence[Group] = GROUPS) -> dict[Group, list[str]]:
     """What has still to be built of each group."""
     lacking = {group: [p for p in group.programs if not os.access(program_path(group, p), os.X_OK)] for group in groups}

@@ -130,7 +130,7 @@ def exec(name: str, host: str, argv: tuple[str, ...]) -> None:  # noqa: A001 - t
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
 def kubectl(name: str, argv: tuple[str, ...]) -> None:
     """kubectl as administrator of the cluster."""
-    _become([str(binaries.program_path(binaries.KUBERNETES, "kubectl")), *argv], _cluster(name))
+    _become([binaries.built(binaries.KUBERNETES, "kubectl"), *argv], _cluster(name))
 
 
 @group.command(context_settings=PASS_ON)
@@ -138,7 +138,7 @@ def kubectl(name: str, argv: tuple[str, ...]) -> None:
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
 def helm(name: str, argv: tuple[str, ...]) -> None:
     """helm with the cluster."""
-    _become([str(binaries.program_path(binaries.HELM, "helm")), *argv], _cluster(name))
+    _become([binaries.built(binaries.HELM, "helm"), *argv], _cluster(name))
 
 
 @group.command(name="shell-env")

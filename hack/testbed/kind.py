@@ -227,7 +227,7 @@ class KindCluster:
 
     def kubectl(self, *args: str, check: bool = True, input: str | None = None) -> str:  # noqa: A002
         """Run kubectl as administrator; its standard output."""
-        program = str(binaries.program_path(binaries.KUBECTL, "kubectl"))
+        program = binaries.built(binaries.KUBECTL, "kubectl")
         return run([program, f"--kubeconfig={self.kubeconfig}", *args], check=check, stdin=input).stdout
 
     def load_image(self, archive: Path) -> None:
@@ -335,7 +335,7 @@ class KindCluster:
             self.host(node).run(["ip", family, "route", "replace", "default", "via", str(gateway)])
 
     def _kind(self, *args: str, stdin: str | None = None) -> None:
-        program = str(binaries.program_path(binaries.KIND, "kind"))
+        program = binaries.built(binaries.KIND, "kind")
         settings = {"KIND_EXPERIMENTAL_PROVIDER": "docker", "KIND_EXPERIMENTAL_DOCKER_NETWORK": self.networks["lan0"]}
         command = ["env", *(f"{k}={v}" for k, v in settings.items()), program, *args, f"--name={self.options.name}"]
         run(command, stdin=stdin, shown=["kind", *args])

@@ -17,6 +17,8 @@ from testbed.errors import TestbedError
 
 CNI_PLUGINS = "/usr/lib/cni/ptp"
 APT_GET = Path("/usr/bin/apt-get")
+# seconds that apt-get waits for another one
+PATIENCE = 300
 
 
 class PrerequisiteError(TestbedError):
@@ -50,7 +52,12 @@ LOCAL = (
     Package("gcc", "gcc"),
     Package("libc6-dev", "/usr/include/stdlib.h"),
 )
-IMAGES = (Package("debootstrap", "debootstrap"), Package("buildah", "buildah"))
+IMAGES = (
+    Package("debootstrap", "debootstrap"),
+    Package("buildah", "buildah"),
+    # only recommended by buildah, which from Debian 13 on does not start without it
+    Package("netavark", "/usr/lib/podman/netavark"),
+)
 TESTS = (
     Package("curl", "curl"),
     Package("iputils-ping", "ping"),
@@ -62,13 +69,18 @@ def missing(packages: Sequence[Package] = LOCAL) -> tuple[str, ...]:
     return tuple(p.name for p in packages if not p.present())
 
 
-def ensure_local(*, say: Callable[[str], None] = print) -> None:
-    """Everything a local cluster needs. Raises PrerequisiteError when it cannot be had."""
+def require_root() -> None:
+    """Raises PrerequisiteError where a local cluster cannot be made."""
     if os.geteuid() != 0:
         raise PrerequisiteError(
             "a local cluster makes network namespaces and needs root",
             "become root, or start a Docker engine (`docker info` answers): a kind cluster is used then",
         )
+
+
+def ensure_local(*, say: Callable[[str], None] = print) -> None:
+    """Everything a local cluster needs. Raises PrerequisiteError when it cannot be had."""
+    require_root()
     ensure(LOCAL, say=say)
 
 
@@ -88,7 +100,8 @@ def install(names: Sequence[str], *, say: Callable[[str], None] = print) -> None
         raise PrerequisiteError(f"missing Debian packages: {words}", f"as root: apt-get install {words}")
     say(f"installing {words}")
     remedy = f"mend what apt-get says (network, /etc/apt), or install these yourself: {words}"
+    env = commands.environment(DEBIAN_FRONTEND="noninteractive")
     for argv in (["update"], ["install", "--yes", "--no-install-recommends", *names]):
-        env = commands.environment(DEBIAN_FRONTEND="noninteractive")
-        shown = f"apt-get {argv[0]}"
-        commands.run([str(APT_GET), *argv], shown=shown, env=env, remedy=remedy, error=PrerequisiteError)
+        # a new machine may be busy with upgrades of its own
+        command = [str(APT_GET), f"--option=DPkg::Lock::Timeout={PATIENCE}", *argv]
+        commands.run(command, shown=f"apt-get {argv[0]}", env=env, remedy=remedy, error=PrerequisiteError)

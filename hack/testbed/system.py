@@ -134,7 +134,7 @@ class System:
     def helm(self, *args: str, check: bool = True) -> str:
         """Run helm against the cluster; its standard output. Raises ClusterError with its message."""
         return commands.run(
-            [str(binaries.program_path(binaries.HELM, "helm")), *args],
+            [binaries.built(binaries.HELM, "helm"), *args],
             check=check,
             shown=["helm", *args],
             env=commands.environment(KUBECONFIG=str(self.cluster.kubeconfig)),
@@ -225,7 +225,7 @@ def running(options: ClusterOptions, *, say: Say, keep: bool = False) -> Iterato
 
     Builds whatever is missing, with a line for each step. Raises ClusterError for what cannot be done here.
     """
-    archives = prepare(say=say)
+    archives = prepare()
     cluster = open_cluster(options)
     started = time.monotonic()
     say(f"starting a cluster of {options.nodes} nodes: kube-proxy {options.proxy_mode}, {options.cni} CNI")

@@ -255,7 +255,7 @@ class LocalCluster:
 
     def kubectl(self, *args: str, check: bool = True, input: str | None = None) -> str:  # noqa: A002
         """Run kubectl as administrator; its standard output."""
-        program = str(binaries.program_path(binaries.KUBERNETES, "kubectl"))
+        program = binaries.built(binaries.KUBERNETES, "kubectl")
         return run([program, f"--kubeconfig={self.kubeconfig}", *args], check=check, stdin=input).stdout
 
     def load_image(self, archive: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from functools import lru_cache
@@ -12,31 +11,19 @@ from typing import Any
 import pytest
 import yaml
 
+from testbed.binaries import HELM, built
+
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts" / "sluice"
 REGISTRY = "registry.example"
-HOW_TO_GET_HELM = (
-    "helm is neither in ~/.cache/sluice/bin/helm-*/ nor on PATH: run hack/bootstrap.sh, or install helm 3.14+"
-)
-
 Object = dict[str, Any]
 Render = Callable[..., list[Object]]
-
-
-def find_helm() -> str:
-    """Path of the helm of the cache (the newest), else the one on PATH."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sluice" / "bin"
-    cached = sorted(cache.glob("helm-*/helm"), key=lambda path: path.stat().st_mtime)
-    found = str(cached[-1]) if cached else shutil.which("helm")
-    if found is None:
-        pytest.fail(HOW_TO_GET_HELM, pytrace=False)
-    return found
 
 
 @pytest.fixture(scope="session")
 def helm(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs helm with the chart; never against a cluster, never with a user's own helm configuration."""
-    binary, home = find_helm(), tmp_path_factory.mktemp("helm-home")
+    binary, home = built(HELM, "helm"), tmp_path_factory.mktemp("helm-home")
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "KUBECONFIG": os.devnull}
 
     def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:

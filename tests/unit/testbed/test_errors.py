@@ -128,7 +128,7 @@ def test_every_tool_is_pinned_by_hashes() -> None:
 
 def test_a_package_that_cannot_be_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     apt = tmp_path / "apt-get"
-    apt.write_text('#!/bin/sh\n[ "$1" = update ]\n')
+    apt.write_text('#!/bin/sh\n[ "$2" = update ]\n')
     apt.chmod(0o755)
     monkeypatch.setattr(prerequisites, "APT_GET", apt)
     monkeypatch.setattr(os, "geteuid", lambda: 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed import binaries, commands, images, prepare, prerequisites, tools
+from testbed import binaries, commands, images, prepare, prerequisites
 from testbed.errors import TestbedError, ended
 
 ARCHIVES = {"agent": Path("/agent.tar")}
@@ -19,20 +19,20 @@ ARCHIVES = {"agent": Path("/agent.tar")}
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the machine is looked at or changed."""
     monkeypatch.setattr(prepare, "chosen_backend", lambda: "local")
-    monkeypatch.setattr(prerequisites, "ensure_local", lambda say: None)
-    monkeypatch.setattr(prerequisites, "ensure", lambda packages, say: None)
-    monkeypatch.setattr(tools, "ensure", lambda *wanted, say: None)
+    monkeypatch.setattr(prepare, "docker_works", lambda: False)
+    monkeypatch.setattr(prerequisites, "require_root", lambda: None)
+    monkeypatch.setattr(prerequisites, "missing", lambda packages: ())
     monkeypatch.setattr(prepare, "system_images", lambda: ())
 
 
 def lacking(monkeypatch: pytest.MonkeyPatch, *, programs: bool, pictures: bool) -> None:
     monkeypatch.setattr(binaries, "missing", lambda groups: {binaries.ETCD: ["etcd"]} if programs else {})
-    monkeypatch.setattr(images, "pending", lambda: {"images: agent": 10.0} if pictures else {})
+    monkeypatch.setattr(images, "pending", lambda engine: {"images: agent": 10.0} if pictures else {})
 
 
 def image_building(work: Callable[[], None]) -> Callable[..., Mapping[str, Path]]:
     def build(
-        *, targets: object, progress: object, step: Callable[[str], AbstractContextManager[None]]
+        _engine: str, _targets: object, _progress: object, step: Callable[[str], AbstractContextManager[None]]
     ) -> Mapping[str, Path]:
         with step("images: agent"):
             work()
@@ -72,11 +72,30 @@ def test_when_a_part_fails_the_other_is_ended_and_the_failure_told(
     assert said[-1] == "error: building etcd ended with status 1: see that the module proxy is reachable"
 
 
-def test_when_everything_is_there_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_everything_is_there_nothing_is_fetched_and_nothing_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     lacking(monkeypatch, programs=False, pictures=False)
-    monkeypatch.setattr(tools, "ensure", lambda *wanted, say: pytest.fail("nothing is missing"))
-    monkeypatch.setattr(images, "build", lambda **_: ARCHIVES)
+    monkeypatch.setattr(prerequisites, "install", lambda *_, **__: pytest.fail("nothing is missing"))
+    monkeypatch.setattr(images, "build", lambda *_: ARCHIVES)
     assert prepare.prepare() == ARCHIVES
+    assert capsys.readouterr() == ("", "")
+
+
+def test_programs_are_built_while_packages_are_installed_and_images_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking(monkeypatch, programs=True, pictures=True)
+    monkeypatch.setattr(prerequisites, "missing", lambda packages: ("buildah",))
+    meeting, order = threading.Barrier(2, timeout=10), []
+    monkeypatch.setattr(binaries, "build", lambda group, programs: meeting.wait())
+
+    def install(names: tuple[str, ...], *, say: object) -> None:
+        meeting.wait()
+        order.append(names)
+
+    monkeypatch.setattr(prerequisites, "install", install)
+    monkeypatch.setattr(images, "build", image_building(lambda: order.append(("images",))))
+    assert prepare.prepare() == ARCHIVES
+    assert order == [("buildah",), ("images",)]
 
 
 def test_what_a_program_started_ends_with_it(tmp_path: Path) -> None:
