@@ -24,6 +24,13 @@ def _policy(before: Condition) -> Policy:
         (_ready("Unknown", "Pending"), _ready("False", "WaitingForNodes", "n1"), None),
         (_ready("False", "PoolExhausted", "2 of 2"), _ready("False", "PoolExhausted", "3 of 3"), None),
         (_ready("True", "Ready"), _ready("True", "Ready", "more words"), None),
+        (_ready("True", "Ready"), _ready("Unknown", "AgentSilent", "n1"), None),
+        (_ready("Unknown", "AgentSilent", "n1"), _ready("True", "Ready"), None),
+        (
+            _ready("Unknown", "AgentSilent"),
+            _ready("False", "PoolExhausted", "full"),
+            ("Warning", "PoolExhausted", "full"),
+        ),
     ],
 )
 def test_a_transition_is_told_once_in_the_words_of_its_condition(
