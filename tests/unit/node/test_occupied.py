@@ -86,7 +86,9 @@ def test_an_egress_ip_that_its_holder_answers_for_is_no_conflict_not_even_after_
     claimed = replace(BASE, egress_ips=(claim,))
     sightings = Sightings()
     entry = Neighbour(ip_address("192.0.2.77"), GATEWAY, "eth1", 0.0)
-    look(sightings, claimed, (entry,), read_at=0.0, now=0.0)
+    look(sightings, BASE, (entry,), read_at=0.0, now=0.0)
+    assert "192.0.2.77" in _told(BASE, sightings)
+    look(sightings, claimed, (entry,), read_at=1.0, now=1.0)
     assert "192.0.2.77" not in _told(claimed, sightings)
     assert "192.0.2.77" not in _told(BASE, sightings), "what was seen while it was claimed does not come back"
 
