@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 from sluice_api.occupied import Occupant
-from sluice_node.core.askable import Askable, askable
+from sluice_node.core.askable import Askable, askable, first_held
 from sluice_node.core.asking import Asking
 from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.frames import Say
@@ -71,6 +71,8 @@ class Asker:
         self._nodes: frozenset[Address] = frozenset()
         self._todo: Callable[[], Askable] | None = None
         """What to ask for, to be worked out when it is time to."""
+        self._first: frozenset[Address] = frozenset()
+        """Noted at once: a moment later this node is said to be the holder."""
         self._wake = asyncio.Event()
         self._everybodys: frozenset[tuple[str, str]] = frozenset()
 
@@ -78,6 +80,7 @@ class Asker:
         """This is so now."""
         nodes = {address for other in snapshot.egress_nodes for address in other.addresses}
         self._nodes = frozenset(nodes | set(snapshot.node.addresses))
+        self._first |= first_held(snapshot, desired)
         self._todo = lambda: askable(snapshot, desired, self.occupied.keys())
         self._wake.set()
 
@@ -123,7 +126,8 @@ class Asker:
                 self._close(interface)
 
     def _follow(self, todo: Askable, now: float) -> None:
-        self._asking.follow(todo.wanted, decoys=todo.decoys, held=todo.held, first=todo.first, now=now)
+        self._asking.follow(todo.wanted, decoys=todo.decoys, held=todo.held, first=self._first, now=now)
+        self._first = frozenset()
         needed = {*todo.wanted.values(), *todo.held.values()}
         for interface in self._links.keys() - needed:
             self._close(interface)

@@ -26,12 +26,11 @@ _MOST_OCCUPIED: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Askable:
-    """Arguments of `Asking.follow`, and by interface the IPv4 ranges to listen to."""
+    """What `Asking.follow` is to be told, and by interface the IPv4 ranges to listen to."""
 
     wanted: Mapping[Address, str] = field(default_factory=dict)
     decoys: Mapping[Address, str] = field(default_factory=dict)
     held: Mapping[Address, str] = field(default_factory=dict)
-    first: tuple[Address, ...] = ()
     ranges: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
 
@@ -65,10 +64,14 @@ def askable(snapshot: Snapshot, desired: DesiredNode, occupied: Collection[Addre
     for address, interface in decoy.items():
         if address.version == 4:
             ranges[interface].add((int(address), int(address)))
-    first = tuple(a for a in held if (claim := snapshot.claims.get(a)) is not None and claim.holder is None)
-    return Askable(
-        wanted, decoy, held, first, {name: tuple(merged_ranges(iter(blocks))) for name, blocks in ranges.items()}
-    )
+    merged = {name: tuple(merged_ranges(iter(blocks))) for name, blocks in ranges.items()}
+    return Askable(wanted, decoy, held, merged)
+
+
+def first_held(snapshot: Snapshot, desired: DesiredNode) -> frozenset[Address]:
+    """The egress IPs that this node answers for and nobody answered for before."""
+    claims = ((address, snapshot.claims.get(address)) for address in desired.announced)
+    return frozenset(address for address, claim in claims if claim is not None and claim.holder is None)
 
 
 def _next(

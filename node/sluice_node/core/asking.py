@@ -159,7 +159,11 @@ class Asking:
 
     def _conclude(self, address: Address, inquiry: _Inquiry, now: float) -> None:
         if address in self._held:
-            del self._inquiries[address]
+            if self._contested.get(address):
+                # Before what was heard is forgotten: whoever has it may say nothing unasked.
+                inquiry.sent, inquiry.due = 0, now + ASK_CONFLICT_AGAIN * (0.7 + self._draw() / 10)
+            else:
+                del self._inquiries[address]
             return
         self._answers[address] = _Answered(inquiry.interface, tuple(inquiry.heard))
         again = ASK_CONFLICT_AGAIN if inquiry.heard and not inquiry.decoy else ASK_AGAIN

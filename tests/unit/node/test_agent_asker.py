@@ -14,6 +14,7 @@ from sluice_api.timers import ASK_CONFLICT_AGAIN
 from sluice_node.agent.asker import Asker
 from sluice_node.core.desired import Address
 from sluice_node.core.frames import Say
+from sluice_node.core.objects import EgressIP, Key
 from sluice_node.core.occupied import Neighbour
 from sluice_node.kernel.errors import KernelError
 
@@ -95,6 +96,19 @@ async def test_who_has_an_address_is_told_once_and_a_link_that_cannot_be_asked_i
         assert bench.asker.heard() == {USED: f"neighbour {HOST} on eth1"}
         assert bench.told == 1
         assert len(bench.links) == 1
+
+
+async def test_the_first_holder_asks_though_it_is_said_to_be_the_holder_at_once() -> None:
+    claim = EgressIP(Key("", str(USED)), USED, "partners", Key("ns", "a"))
+    holding = replace(NOTHING_HELD, announced={USED: "eth1"})
+    async with running() as bench:
+        bench.asker.look(SNAPSHOT, NOTHING_HELD)
+        await asyncio.sleep(0.1)
+        bench.asker.look(replace(SNAPSHOT, egress_ips=(claim,)), holding)
+        bench.asker.look(replace(SNAPSHOT, egress_ips=(replace(claim, holder="n1"),)), holding)
+        await asyncio.sleep(60)
+        assert bench.links[0].asked.count(USED) == 3
+        assert bench.asker.occupied == {USED: (HOST, "eth1")}
 
 
 async def test_an_answer_of_a_node_of_ours_is_none() -> None:
