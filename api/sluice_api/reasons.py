@@ -107,7 +107,7 @@ _MEANINGS = {
     Reason.AGENT_SILENT: "Agents of nodes that the message names give no sign of life (or were never there), so what "
     "is true on these nodes is not known. See the sluice-agent pods there.",
     Reason.NO_GATEWAY_READY: "No gateway of the pool is ready, so selected traffic is dropped. "
-    "See the pool's gateway Deployment.",
+    "The pool's conditions say why, and where to look.",
     Reason.NO_HOLDER: "No live gateway says that it answers for the address, so what is sent to it does not arrive. It "
     "lasts a moment when an address is new; after that see the agents of the pool's gateways.",
     Reason.RESTING: "No policy uses the address at the moment. It is kept for the one that had it, for as long as "

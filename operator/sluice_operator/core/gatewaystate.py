@@ -4,6 +4,8 @@ Invariants:
 - A document that the API server refused is not sent again by every plan, but when it is another one or its time has
   come; what the server said is known meanwhile.
 - What was refused and what was never tried are told apart: of the latter nothing is said yet.
+- What somebody in the API server changes of every document (a mutating webhook) is not fought over: what it made of the
+  last one is left as it is, until the document or the live object is another.
 - Pure: no I/O, no clock.
 """
 
@@ -54,6 +56,8 @@ def _attempts(
         live = snapshot.gateway_objects.get(key)
         if (live is not None and live.deleting) or not gateway.differs(live, document):
             continue
+        if live is not None and live == snapshot.answers.get(key) and not _is_new(document, snapshot):
+            continue  # an admission webhook makes this of it, and would do so again
         said = snapshot.rejections.get(key)
         refused = said if said is not None and said.digest == gateway.digest_of(document) else None
         yield ApplyGatewayObject(document, ours=live is not None), refused

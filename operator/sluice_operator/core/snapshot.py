@@ -393,6 +393,7 @@ class Snapshot:
     that is not known yet.
     `services` go by namespace and name, the addresses of the API server by what says that they are its. `overdue` are
     the pools for which the nodes have had their time to look (see `survey`).
+    `answers` are what the API server made of the gateway objects that this operator applied last.
     """
 
     now: str
@@ -410,5 +411,6 @@ class Snapshot:
     api_server: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
     overdue: frozenset[str] = frozenset()
     gateway_objects: Mapping[tuple[str, str], GatewayObject] = field(default_factory=dict)
+    answers: Mapping[tuple[str, str], GatewayObject] = field(default_factory=dict)
     rejections: Mapping[tuple[str, str], Rejection] = field(default_factory=dict)
     ids: IdCounter = IdCounter()

@@ -149,7 +149,7 @@ def _ready(
     if not index.ready_gateways.get(policy.pool):
         message = (
             f"pool {policy.pool} has no ready gateway, so traffic of selected pods is dropped; "
-            "see the pods of its gateway Deployment"
+            "the conditions of the pool say why"
         )
         return Verdict(kind, "False", Reason.NO_GATEWAY_READY, message)
     overridden = sum(report.overridden for _, report in reports)

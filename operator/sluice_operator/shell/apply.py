@@ -141,6 +141,7 @@ class Applier:
                 await self._apply_gateway_object(action)
             case DeleteGatewayObject():
                 await self._api.delete(kube.GATEWAY_KINDS[action.kind], action.name, namespace=self._namespace)
+                self._view.answers.pop((action.kind, action.name), None)
                 self._view.gateway_objects.gone((action.kind, action.name))
 
     async def _set_finalizers(self, action: SetFinalizers) -> None:
@@ -191,8 +192,12 @@ class Applier:
         except Conflict as error:
             # Not a stale view: somebody made an object under the name we need since we looked.
             raise Rejected(f"{kind} {name} is not ours: {error}") from error
-        self._view.rejections.pop(gateway.key_of(action.document), None)
+        key = gateway.key_of(action.document)
+        self._view.rejections.pop(key, None)
         self._view.gateway_objects.put({"kind": kind, **answer})
+        made = self._view.gateway_objects.get(key)
+        if made is not None:
+            self._view.answers[key] = made
 
     async def _is_ours(self, resource: kube.Resource, document: Mapping[str, Any]) -> bool:
         """Look before a name is taken. Raises Rejected when somebody else's object has it.

@@ -76,6 +76,7 @@ class View:
         self._settings = settings
         self.ids = IdCounter()
         self.rejections: dict[tuple[str, str], Rejection] = {}
+        self.answers: dict[tuple[str, str], GatewayObject] = {}
         self.presences: Mapping[str, Presence] = {}
         self.pools = Store[str, Pool]("pool", project=project.pool, key_of=_name, wake=wake)
         self.policies = Store[PolicyKey, Policy]("policy", project=project.policy, key_of=_policy_key, wake=wake)
@@ -152,6 +153,7 @@ class View:
             api_server=self.api_server.known,
             overdue=overdue,
             gateway_objects=self.gateway_objects.snapshot(),
+            answers=dict(self.answers),
             rejections=dict(self.rejections),
             ids=self.ids,
         )
@@ -182,6 +184,7 @@ class View:
             versions.append(version)
         # The oldest of the three lists decides what may be considered deleted.
         self.gateway_objects.replace(found, version=min(versions))
+        self.answers = {key: made for key, made in self.answers.items() if self.gateway_objects.get(key) is not None}
 
     def _put_gateway_object(self, kind: str, document: Document) -> None:
         """Take in an object of our namespace: the watch, unlike the list, brings those of others too.

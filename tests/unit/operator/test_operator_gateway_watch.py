@@ -1,9 +1,10 @@
 """What somebody does to a pool's gateway objects is seen as it happens and undone, and nobody else's are touched."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
-from tests.unit.operator.operator_fakes import FakeOperator, World, settle
+from tests.unit.operator.operator_fakes import Document, FakeOperator, World, copied, settle
 
 from sluice_operator.shell import kube
 
@@ -67,3 +68,31 @@ async def test_an_object_of_somebody_else_in_our_namespace_is_none_of_ours() -> 
     world.api.remove(kube.DEPLOYMENT, "theirs", namespace="sluice-system")
     operator.pump()
     assert operator.reconciler.wakeups.take() == set()
+
+
+async def test_what_a_webhook_makes_of_every_deployment_is_not_fought_over() -> None:
+    world = World()
+    operator = FakeOperator(world.api)
+    await operator.start()
+    original, applied = world.api.apply, []
+
+    async def mutating(resource: kube.Resource, document: Mapping[str, Any], **options: Any) -> Document:
+        made = copied(dict(document))
+        if resource is kube.DEPLOYMENT:
+            applied.append(document["metadata"]["name"])
+            made["spec"]["template"]["spec"]["containers"][0]["image"] = "mirror.example/proxy:test"
+        return await original(resource, made, **options)
+
+    world.api.apply = mutating  # type: ignore[method-assign]
+    world.node("n1", gateway_for=["p"])
+    world.pool("p", ["198.51.100.17-198.51.100.18"])
+    await settle(world, operator)
+    assert applied == ["p-gateway"]
+    _scale(world)
+    operator.pump()
+    assert await operator.reconciler.reconcile()
+    assert applied == ["p-gateway"] * 2, "what somebody else does to it is undone all the same"
+    assert world.api.objects[DEPLOYMENT]["spec"]["replicas"] == 2
+    world.pool("p", ["198.51.100.17-198.51.100.18"], gateways={"replicas": 1})
+    await settle(world, operator)
+    assert applied == ["p-gateway"] * 3, "and so is a new document applied"

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.operator.operator_fakes import FakeOperator, World, settle
 
 from sluice_operator.core.project import policy, pool, selector
 from sluice_operator.core.selectors import contradictions
+from sluice_operator.shell import kube
 
 
 def _expression(key: str, operator: str, *values: str) -> dict[str, Any]:
@@ -75,3 +77,22 @@ def test_both_selectors_of_the_api_are_looked_at() -> None:
     for document, metadata in product(impossible, [{"name": "n", "namespace": "a"}]):
         assert "spec.podSelector" in policy({"metadata": metadata, "spec": {"podSelector": document}}).problems[0]
         assert "spec.namespaces" in pool({"metadata": metadata, "spec": {"namespaces": document}}).problems[0]
+
+
+async def test_a_slip_in_an_older_pools_selector_gives_its_addresses_to_nobody_else() -> None:
+    world = World()
+    operator = FakeOperator(world.api)
+    await operator.start()
+    world.namespace("a")
+    world.node("n1", gateway_for=["p"])
+    world.pool("p", ["198.51.100.16/29"])
+    await settle(world, operator)
+    labels, expressions = IMPOSSIBLE["there and not there"]
+    world.pool("p", ["198.51.100.16/29"], namespaces={"matchLabels": labels, "matchExpressions": expressions})
+    world.pool("q", ["198.51.100.18"])
+    await settle(world, operator)
+    reasons = {
+        name: next(c["reason"] for c in pool["status"]["conditions"] if c["type"] == "Accepted")
+        for name, pool in world.api.named(kube.EGRESS_POOL).items()
+    }
+    assert reasons == {"p": "InvalidSpec", "q": "OverlapsPool"}
