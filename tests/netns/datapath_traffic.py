@@ -431,6 +431,17 @@ def _stream(targets: list[Address], stop: threading.Event, until: float) -> None
         sender.close()
 
 
+def hear_arp(address: IPv4Address, seconds: float) -> bool:
+    """Whether an ARP packet that speaks of the address as its sender's comes in on eth0 within that time."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0806)) as tap:
+        tap.bind(("eth0", 0x0806))
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0 and select.select([tap], [], [], left)[0]:
+            if tap.recv(64)[14:18] == address.packed:
+                return True
+        return False
+
+
 def send_frames(interface: str, frames: list[bytes]) -> None:
     """Put raw frames on an interface."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:

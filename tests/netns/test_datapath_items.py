@@ -1,6 +1,7 @@
 """What the kernel refuses of one address, peer or policy keeps nothing else from being programmed, and is told."""
 
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
@@ -10,6 +11,7 @@ from tests.netns import datapath_traffic as traffic
 from tests.netns.datapath_cluster import MARKS, VERSIONS, Cluster, cluster, topology
 from tests.netns.datapath_topology import EGRESS, OUTSIDE, InNamespace, World
 
+from sluice_node.agent.announcing import announce
 from sluice_node.core.desired import DesiredNode, PolicyProgram
 from sluice_node.core.failures import Failure
 
@@ -93,6 +95,15 @@ def test_an_interface_that_is_not_there_takes_its_own_address_only(cluster: Clus
     finally:
         node.call(traffic.kernel_remove)
         node.ip("link del eth7")
+
+
+def test_an_interface_that_is_gone_keeps_no_other_address_from_being_announced_again(cluster: Cluster) -> None:
+    for held in ({SECOND[4]: "eth7", EGRESS[4]: "eth0"}, {EGRESS[4]: "eth0", SECOND[4]: "eth7"}):
+        cluster.topology["out"].start(traffic.hear_arp, EGRESS[4], 2.0)
+        time.sleep(0.2)
+        with pytest.raises(InNamespace, match="eth7"):
+            cluster.topology["n2"].call(announce, held)
+        assert cluster.topology["out"].result()
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["beside what was taken", "at the start"])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sluice_node.agent import reporter as module
-from sluice_node.agent.kube_client import UnreachableError
+from sluice_node.agent.kube_client import KubeError, UnreachableError
 from sluice_node.agent.kube_requests import Request
 from sluice_node.agent.reporter import HolderWriter, Reporter
 from sluice_node.core.objects import EgressIP, Key, Node
@@ -157,3 +157,24 @@ async def test_without_a_node_no_object_is_made_and_with_one_it_is_made_at_once(
     path, body = await bench.api.next()
     assert (path, body["metadata"]["ownerReferences"][0]["uid"]) == ("egressnodes/n1", "new")
     assert (await bench.api.next())[0] == "egressnodes/n1/status"
+
+
+class Refusing(Api):
+    """Refuses whatever is about one object."""
+
+    async def send(self, request: Request) -> dict[str, Any]:
+        if "/198.51.100.7/" in request.path:
+            raise KubeError("404: it is being deleted")
+        return await super().send(request)
+
+
+async def test_an_egress_ip_that_cannot_be_written_keeps_no_other_waiting() -> None:
+    api, other = Refusing(), ip_address("198.51.100.8")
+    claims = [claim(None), EgressIP(Key("", str(other)), other, "p", Key("ns", "b"))]
+    writer = HolderWriter(api, node="n1", claims=lambda: claims)  # type: ignore[arg-type]
+    task = asyncio.create_task(writer.run())
+    writer.hold([ADDRESS, other])
+    assert (await api.next())[0] == "egressips/198.51.100.8/status"
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
