@@ -3,12 +3,13 @@
 One story: the tests run in the order in which they stand, each from the state the one before left.
 """
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from testbed.cluster import ClusterOptions
-from testbed.system import NAMESPACE, RELEASE, System, policy, pool, running, wait_for
+from testbed.cluster import ClusterError, ClusterOptions
+from testbed.system import CHART, NAMESPACE, RELEASE, System, policy, pool, running, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -115,3 +116,22 @@ def test_a_policy_and_its_pool_can_be_deleted_and_leave_nothing_but_an_address_t
     system.delete("egressip", ADDRESS)
     assert not names(system, "egressips")
     wait_for("no gateway left", lambda: not system.get("deployment", "partners-gateway", NAMESPACE), seconds=60)
+
+
+def test_an_uninstall_whose_image_never_came_fails_soon_and_says_so(system: System) -> None:
+    system.uninstall()
+    values = ("image.registry=127.0.0.1:1/nowhere", "uninstall.pullSeconds=15")
+    sets = [word for value in values for word in ("--set", value)]
+    system.helm("install", RELEASE, str(CHART), "--namespace", NAMESPACE, *sets)
+    started = time.monotonic()
+    with pytest.raises(ClusterError, match="sluice-uninstall-image") as caught:
+        system.uninstall()
+    print(f"{time.monotonic() - started:.0f} s: {caught.value}")
+    assert time.monotonic() - started < 60
+    assert system.get("daemonset", "sluice-agent", NAMESPACE), "a failed hook stops the uninstall"
+
+
+def test_it_is_removed_without_hooks_when_nothing_ever_ran(system: System) -> None:
+    system.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--no-hooks", "--wait")
+    system.delete("job", "sluice-uninstall-image", NAMESPACE)
+    assert not system.get("daemonset", "sluice-agent", NAMESPACE)
