@@ -49,6 +49,8 @@ _NAME_MAX: Final = 253
 
 AGENT_SOCKET: Final = "/run/sluice/agent.sock"
 PROXY_UID: Final = 6128
+CHECK_UID: Final = 6127
+"""The pod of `helm test`, which asks the agent of its node with what address its own connections left."""
 
 PROXY_SOURCES_V4: Final = IPv4Network("240.0.0.0/18")
 """Class E (RFC 1112, section 4): never routed, so a packet that escaped with it would go nowhere."""

@@ -17,6 +17,7 @@ from sluice_node.agent.agent import Agent, Settings
 from sluice_node.agent.kube_client import KubeClient
 from sluice_node.agent.kube_config import from_kubeconfig
 from sluice_node.core.desired import Address, DesiredNode
+from sluice_node.core.flows import Flow
 from sluice_node.core.frames import Echo
 from sluice_node.core.links import Links
 from sluice_node.kernel.errors import KernelError
@@ -58,6 +59,9 @@ class FakeKernel:
 
     def counters(self) -> Mapping[str, int]:
         return {"leak": 3}
+
+    def opened_by(self, source: Address) -> list[Flow]:
+        return []
 
     def egress_ips(self) -> frozenset[Address]:
         return frozenset()

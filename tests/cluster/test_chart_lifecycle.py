@@ -14,6 +14,7 @@ from testbed.system import CHART, NAMESPACE, RELEASE, System, policy, pool, runn
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 ADDRESS = "198.18.0.200"
+TESTED = "198.18.0.208"
 POOL = pool("partners", f"{ADDRESS}-198.18.0.207", gateways={"replicas": 1})
 POLICY = policy("default", "billing", "partners", {"app": "billing"})
 MADE_BY_THE_CLUSTER = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
@@ -41,8 +42,8 @@ def ready_with_its_address(system: System) -> None:
     assert system.addresses_of("default", "billing") == [ADDRESS]
 
 
-def helm_test(system: System) -> str:
-    return system.helm("test", RELEASE, "--namespace", NAMESPACE, "--timeout", "120s")
+def helm_test(system: System, *options: str) -> str:
+    return system.helm("test", RELEASE, "--namespace", NAMESPACE, "--timeout", "200s", *options)
 
 
 def test_one_command_installs_it_and_helm_test_agrees(system: System) -> None:
@@ -54,6 +55,19 @@ def test_one_command_installs_it_and_helm_test_agrees(system: System) -> None:
 def test_a_policy_becomes_ready(system: System) -> None:
     system.apply(POOL, POLICY)
     ready_with_its_address(system)
+
+
+@pytest.mark.parametrize("outside", [True, False], ids=["a host outside is asked", "nobody is asked"])
+def test_helm_test_shows_the_address_that_a_connection_left_with(system: System, *, outside: bool) -> None:
+    system.apply(pool("tested", f"{TESTED}-198.18.0.215", gateways={"replicas": 1}, quarantine="0s"))
+    system.wait_condition("egresspool", "tested", "Ready", seconds=60)
+    url = f"http://{system.outside.address(4)}:8080/whoami" if outside else ""
+    system.install("test.pool=tested", f"test.url={url}")
+    said = helm_test(system, "--logs")
+    assert f"left as {TESTED} port" in said, said
+    assert (f"{url} says that it was asked from {TESTED}" in said) is outside
+    assert not system.get("egresspolicy", "sluice-test", NAMESPACE)
+    system.delete("egresspool", "tested")
 
 
 def test_an_upgrade_with_other_values_keeps_what_was_assigned(system: System) -> None:

@@ -28,6 +28,7 @@ from sluice_node.agent.state import ClusterState
 from sluice_node.agent.surveyor import Surveyor
 from sluice_node.core import objects
 from sluice_node.core.desired import Address, Network
+from sluice_node.core.flows import flow_line
 from sluice_node.core.links import Links
 from sluice_node.core.occupied import Neighbour
 from sluice_node.core.preflight import Facts
@@ -105,7 +106,7 @@ class Agent:
             node=lambda: None if self.controller.removed else self.state.registered,
             turning=self._turning,
         )
-        self._proxies = ProxySocket(settings.socket, self._proxy_line)
+        self._proxies = ProxySocket(settings.socket, self._proxy_line, self._flow_line)
         pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics_page}
         self._http = HttpServer(settings.metrics_host, settings.metrics_port, pages)
 
@@ -168,6 +169,13 @@ class Agent:
     def _proxy_line(self, pool: str) -> bytes | None:
         programmed = self.controller.programmed
         return None if programmed is None else proxy_line(pool, programmed.snapshot)
+
+    async def _flow_line(self, source: Address) -> bytes:
+        try:
+            return flow_line(await self._kernel.opened_by(source))
+        except KernelError as error:
+            log.warning("%s", error)
+            return b""
 
     async def _read_links(self) -> None:
         while True:

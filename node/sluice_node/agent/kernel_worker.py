@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from sluice_node.core.desired import Address, DesiredNode
+from sluice_node.core.flows import Flow
 from sluice_node.core.links import Links
 from sluice_node.core.occupied import Neighbour
 from sluice_node.core.preflight import Facts
@@ -32,6 +33,9 @@ class KernelPort(Protocol):
 
     def egress_ips(self) -> frozenset[Address]:
         """The egress IPs in the kernel's rules, whoever put them there."""
+
+    def opened_by(self, source: Address) -> list[Flow]:
+        """The tracked connections that an address has opened."""
 
     def remove(self) -> None:
         """Take everything of Sluice out."""
@@ -76,6 +80,10 @@ class KernelWorker:
     async def egress_ips(self) -> frozenset[Address]:
         """The egress IPs in the kernel's rules. Raises KernelError."""
         return await self._run(self._kernel.egress_ips)
+
+    async def opened_by(self, source: Address) -> list[Flow]:
+        """The tracked connections that an address has opened. Raises KernelError."""
+        return await self._run(lambda: self._kernel.opened_by(source))
 
     async def remove(self) -> None:
         """Take everything of Sluice out. Raises KernelError."""

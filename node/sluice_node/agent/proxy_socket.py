@@ -1,8 +1,11 @@
 """The unix socket on which the proxies of this node are told their policies.
 
-Invariants: only root and the proxy's user are answered (SO_PEERCRED, socket(7): whoever connected cannot lie about it);
-what a client may send is bounded in length and time, and how many there may be; a client that does not read is dropped
-rather than waited for. Must not decide what is sent.
+And the check of an installation (`helm test`) the address that its own connections left with: who asks for the
+connections of an address is told them once; a proxy, which stands next to hostile clients, is not.
+
+Invariants: only root, the proxy's user and the check's are answered (SO_PEERCRED, socket(7): whoever connected cannot
+lie about it); what a client may send is bounded in length and time, and how many there may be; a client that does not
+read is dropped rather than waited for. Must not decide what is sent.
 """
 
 import asyncio
@@ -10,11 +13,13 @@ import json
 import logging
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
-from sluice_api.names import PROXY_UID
+from sluice_api.names import CHECK_UID, PROXY_UID
+from sluice_node.core.desired import Address
 
 log = logging.getLogger(__name__)
 
@@ -24,19 +29,30 @@ MAX_HELLO: Final = 4096
 HELLO_SECONDS: Final = 5.0
 READ_SECONDS: Final = 10.0
 """Seconds within which a client must have read a snapshot."""
-_ALLOWED: Final = frozenset({0, PROXY_UID})
+_ALLOWED: Final = frozenset({0, PROXY_UID, CHECK_UID})
 _CREDENTIALS: Final = struct.Struct("=iII")
 _MODE: Final = 0o666
 
 
 class ProxySocket:
-    """`line` gives the snapshot of a pool as one line, or None while nothing is known."""
+    """`line` gives the snapshot of a pool as one line, or None while nothing is known; `flows` the connections that an
+    address has opened, as one line."""
 
-    def __init__(self, path: Path, line: Callable[[str], bytes | None], *, allowed: frozenset[int] = _ALLOWED) -> None:
+    def __init__(
+        self,
+        path: Path,
+        line: Callable[[str], bytes | None],
+        flows: Callable[[Address], Awaitable[bytes]],
+        *,
+        allowed: frozenset[int] = _ALLOWED,
+        proxy: int = PROXY_UID,
+    ) -> None:
         self.listening = asyncio.Event()
         """Set once proxies can connect."""
         self._path = path
         self._line = line
+        self._flows = flows
+        self._proxy = proxy
         self._allowed = allowed
         self._clients: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
@@ -69,9 +85,14 @@ class ProxySocket:
                 log.warning("a process of uid %d is not served: %s", uid, why)
                 return
             self._clients.add(task)
-            pool = await _hello(reader)
-            if pool is not None:
-                await self._serve(pool, reader, writer)
+            asked = await _hello(reader)
+            if isinstance(asked, str):
+                await self._serve(asked, reader, writer)
+            elif asked is not None and uid != self._proxy:
+                writer.write(await self._flows(asked))
+                await asyncio.wait_for(writer.drain(), READ_SECONDS)
+                writer.close()
+                await writer.wait_closed()
         except (OSError, TimeoutError) as error:
             log.info("a proxy was dropped: %s", error or type(error).__name__)
         finally:
@@ -106,14 +127,19 @@ def _peer_uid(writer: asyncio.StreamWriter) -> int:
     return int(uid)
 
 
-async def _hello(reader: asyncio.StreamReader) -> str | None:
-    """The pool that a client asks for; None when it makes no sense. Raises TimeoutError."""
+async def _hello(reader: asyncio.StreamReader) -> str | Address | None:
+    """What a client asks for: a pool's snapshot or an address's connections; None when it makes no sense.
+
+    Raises TimeoutError.
+    """
     try:
         document = json.loads(await asyncio.wait_for(reader.readline(), HELLO_SECONDS))
+        if isinstance(document, dict) and document.get("hello") == 1:
+            if isinstance(document.get("pool"), str):
+                return str(document["pool"])
+            if isinstance(document.get("flows"), str):
+                return ip_address(document["flows"])
     except ValueError:
-        # Longer than MAX_HELLO, or not JSON.
-        document = None
-    if not isinstance(document, dict) or document.get("hello") != 1 or not isinstance(document.get("pool"), str):
-        log.warning("a proxy said no hello that this agent understands; are proxy and agent of one release?")
-        return None
-    return str(document["pool"])
+        pass  # longer than MAX_HELLO, not JSON, or not an address
+    log.warning("a client said no hello that this agent understands; are it and the agent of one release?")
+    return None

@@ -9,15 +9,19 @@ After a start what happened before is not known, so every connection is judged. 
 exactly if it is not one that the rules of now would make.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Final
 
 from sluice_api.names import PROXY_SOURCES_V4, PROXY_SOURCES_V6, proxy_source
 from sluice_node.core.desired import Address, DesiredNode, Network, PolicyProgram
 from sluice_node.core.view import VERSIONS
 
+LONGEST_ANSWER: Final = 256
+"""Connections of one address that are told at once."""
 _PROTOCOL_NAMES: Final = {6: "TCP", 17: "UDP"}
 
 
@@ -31,6 +35,21 @@ class Flow:
     target_port: int
     seen: Address
     seen_port: int
+
+
+def flow_line(flows: Iterable[Flow]) -> bytes:
+    """Connections as one line of JSON, newline included; of many only LONGEST_ANSWER."""
+    entries = [
+        {
+            "protocol": _PROTOCOL_NAMES.get(flow.protocol, str(flow.protocol)),
+            "target": str(flow.target),
+            "port": flow.target_port,
+            "seen": str(flow.seen),
+            "seenPort": flow.seen_port,
+        }
+        for flow in islice(flows, LONGEST_ANSWER)
+    ]
+    return json.dumps(entries, separators=(",", ":")).encode() + b"\n"
 
 
 class Prefixes:

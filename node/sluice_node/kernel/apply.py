@@ -22,7 +22,7 @@ from typing import Final
 from sluice_node.core import diff, routing
 from sluice_node.core.desired import Address, DesiredNode, PolicyProgram
 from sluice_node.core.failures import Failure, keeping
-from sluice_node.core.flows import egress_ips
+from sluice_node.core.flows import Flow, egress_ips
 from sluice_node.core.marks import number_peers
 from sluice_node.core.routing import Plumbing, Tunnel
 from sluice_node.core.ruleset import EMPTY, TABLE, ruleset
@@ -276,6 +276,10 @@ class Kernel:
     def egress_ips(self) -> frozenset[Address]:
         """The egress IPs in the kernel's rules, also when another process put them there."""
         return self._egress_ips(None)
+
+    def opened_by(self, source: Address) -> list[Flow]:
+        """The tracked connections that an address has opened."""
+        return self._conntrack.opened_by(source)
 
     def remove(self) -> None:
         """Take everything of ours out of the node, and give back the settings that were changed.

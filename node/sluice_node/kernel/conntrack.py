@@ -80,6 +80,11 @@ class Conntrack:
         """Delete every connection whose far end sees one of the addresses; gives how many."""
         return sum(self._delete(entry) for entry in list(self._involving(Suspects(seen=addresses))))
 
+    def opened_by(self, source: Address) -> list[Flow]:
+        """The connections that an address of this node has opened. Raises KernelError."""
+        where = Suspects(sources=frozenset({source}))
+        return [entry.flow for entry in self._involving(where) if entry.flow.source == source]
+
     def _involving(self, where: Suspects) -> Iterator[Entry]:
         """The connections in question."""
         for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):

@@ -1,7 +1,10 @@
 """What helm runs before it deletes, and when it tests."""
 
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import Any
+
+from sluice_api.names import AGENT_SOCKET, CHECK_UID
 
 Render = Callable[..., list[dict[str, Any]]]
 
@@ -13,7 +16,11 @@ def hooks(objects: list[dict[str, Any]], event: str) -> list[dict[str, Any]]:
 
 
 def clean_up(objects: list[dict[str, Any]]) -> dict[str, Any]:
-    (job,) = [item for item in hooks(objects, "pre-delete") if item["metadata"]["name"] == "sluice-uninstall"]
+    (job,) = [
+        item
+        for item in hooks(objects, "pre-delete")
+        if (item["kind"], item["metadata"]["name"]) == ("Job", "sluice-uninstall")
+    ]
     return job
 
 
@@ -79,3 +86,20 @@ def test_helm_test_checks_the_agents(render: Render) -> None:
     (container,) = pod["spec"]["containers"]
     compile(container["args"][0], "check.py", "exec")
     assert "daemonsets/sluice-agent" in container["args"][0]
+
+
+def connection(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    (pod,) = [item for item in hooks(objects, "test") if item["kind"] == "Pod"]
+    return [container for container in pod["spec"]["containers"] if container["name"] == "connection"]
+
+
+def test_helm_test_opens_a_connection_only_for_a_pool_that_was_named(render: Render) -> None:
+    assert connection(render()) == []
+    (container,) = connection(render({"test": {"pool": "partners", "url": "http://203.0.113.10/"}}))
+    compile(container["args"][0], "connection.py", "exec")
+    values = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert (values["SLUICE_TEST_POOL"], values["SLUICE_TEST_URL"]) == ("partners", "http://203.0.113.10/")
+    assert container["securityContext"]["runAsUser"] == CHECK_UID, "the agent knows the check by its user"
+    (mount,) = container["volumeMounts"]
+    assert mount["mountPath"] == str(PurePosixPath(AGENT_SOCKET).parent)
+    assert mount["readOnly"]

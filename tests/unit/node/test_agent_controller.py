@@ -20,6 +20,7 @@ from sluice_node.agent.reach import Reach
 from sluice_node.agent.state import ClusterState
 from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.failures import Failure
+from sluice_node.core.flows import Flow
 from sluice_node.core.links import Links
 from sluice_node.core.objects import Node
 from sluice_node.core.preflight import Act, Facts, MarkUse
@@ -57,6 +58,9 @@ class Kernel:
 
     def counters(self) -> Mapping[str, int]:
         return {}
+
+    def opened_by(self, source: Address) -> list[Flow]:
+        return []
 
     def egress_ips(self) -> frozenset[Address]:
         return frozenset()

@@ -13,22 +13,31 @@ import pytest
 
 from sluice_node.agent import proxy_socket as module
 from sluice_node.agent.proxy_socket import MAX_CLIENTS, MAX_HELLO, ProxySocket
+from sluice_node.core.desired import Address
 
 HELLO = b'{"hello": 1, "pool": "p"}\n'
 ME = frozenset({os.getuid()})
+
+
+NOBODY = -1
 
 
 class Told:
     def __init__(self) -> None:
         self.line: bytes | None = b"one\n"
 
+    async def flows(self, source: Address) -> bytes:
+        return f"flows of {source}\n".encode()
+
     def __call__(self, pool: str) -> bytes | None:
         return None if self.line is None else pool.encode() + b" " + self.line
 
 
 @asynccontextmanager
-async def serving(path: Path, told: Told, *, allowed: frozenset[int] = ME) -> AsyncIterator[ProxySocket]:
-    server = ProxySocket(path, told, allowed=allowed)
+async def serving(
+    path: Path, told: Told, *, allowed: frozenset[int] = ME, proxy: int = NOBODY
+) -> AsyncIterator[ProxySocket]:
+    server = ProxySocket(path, told, told.flows, allowed=allowed, proxy=proxy)
     task = asyncio.create_task(server.run())
     await server.listening.wait()
     try:
@@ -147,4 +156,25 @@ async def test_a_socket_left_by_a_dead_agent_is_replaced(path: Path) -> None:
     async with serving(path, Told()):
         reader, writer = await connect(path)
         assert await reader.readline() == b"p one\n"
+        writer.close()
+
+
+async def test_the_check_is_told_the_connections_of_an_address_once(path: Path) -> None:
+    async with serving(path, Told()):
+        reader, writer = await connect(path, b'{"hello": 1, "flows": "10.0.0.7"}\n')
+        assert await reader.read() == b"flows of 10.0.0.7\n"
+        writer.close()
+
+
+async def test_a_proxy_is_not_told_the_connections_of_others(path: Path) -> None:
+    async with serving(path, Told(), proxy=os.getuid()):
+        reader, writer = await connect(path, b'{"hello": 1, "flows": "10.0.0.7"}\n')
+        assert await ended(reader)
+        writer.close()
+
+
+async def test_what_is_no_address_has_no_connections(path: Path) -> None:
+    async with serving(path, Told()):
+        reader, writer = await connect(path, b'{"hello": 1, "flows": "everything"}\n')
+        assert await ended(reader)
         writer.close()
