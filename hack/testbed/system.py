@@ -208,7 +208,12 @@ class System:
                     return dict(c)
             return None
 
-        return wait_for(f"{kind} {name}: {condition}={status}", there, seconds)
+        try:
+            return wait_for(f"{kind} {name}: {condition}={status}", there, seconds)
+        except ClusterError as error:
+            said = self.get(kind, name, namespace).get("status", {}).get("conditions", ())
+            words = "; ".join(f"{c['type']}={c['status']} {c['reason']} {c.get('message', '')}" for c in said)
+            raise ClusterError(f"{error}, but {words or 'nothing'}") from error
 
     def addresses_of(self, namespace: str, name: str) -> Sequence[str]:
         """The egress IPs of a policy."""
