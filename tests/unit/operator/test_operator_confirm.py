@@ -82,6 +82,8 @@ async def test_rights_that_come_after_the_job_are_waited_for(monkeypatch: pytest
     assert "403" in lines[0]
 
 
-async def test_evidence_that_cannot_be_read_counts_against_the_uninstall(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Rejected):
-        await ask(monkeypatch, "helm", allowed=3600)
+async def test_evidence_that_may_not_be_read_counts_against_the_uninstall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A renamed Job must not fail: a tool that waits for it would be stuck."""
+    meant, lines, _ = await ask(monkeypatch, "helm", allowed=3600)
+    assert not meant
+    assert "nothing was removed: GET sluice-uninstall: 403" in lines[-1]
