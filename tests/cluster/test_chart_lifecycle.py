@@ -54,6 +54,7 @@ def test_one_command_installs_it_and_helm_test_agrees(system: System) -> None:
 
 def test_a_policy_becomes_ready(system: System) -> None:
     system.apply(POOL, POLICY)
+    system.wait_condition("egresspool", "partners", "Ready", seconds=60)
     ready_with_its_address(system)
 
 
