@@ -48,7 +48,7 @@ from sluice_node.core.resolve import UnresolvableError, hosted_pools, probed, re
 from sluice_node.core.select import Selection, select
 from sluice_node.core.snapshot import Snapshot
 from sluice_node.core.trial import additions
-from sluice_node.core.troubles import Trouble, troubles
+from sluice_node.core.troubles import Trouble, of_all, troubles
 from sluice_node.kernel.errors import KernelError
 
 log = logging.getLogger(__name__)
@@ -274,7 +274,8 @@ class Controller:
             log.error("%s", obstacle.message)
         self._kept_out = obstacle.message
         self._failing = True
-        self.account = refused_account(snapshot, selection, last=self.account)
+        told = of_all(selection, obstacle.message)
+        self.account = replace(refused_account(snapshot, selection, last=self.account), troubles=told)
         self.verdict = Verdict(False, obstacle.reason or Reason.KERNEL_ERROR, obstacle.message[:4000])
         self._settled()
 

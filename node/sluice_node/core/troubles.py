@@ -17,6 +17,7 @@ from sluice_node.core.desired import Address, DesiredNode
 from sluice_node.core.failures import Failure
 from sluice_node.core.objects import Key
 from sluice_node.core.resolve import holds, interface_for, unfit
+from sluice_node.core.select import Selection
 from sluice_node.core.snapshot import Snapshot
 
 MOST: Final = 64
@@ -62,6 +63,11 @@ def troubles(snapshot: Snapshot, desired: DesiredNode, failures: Iterable[Failur
         *_refused(snapshot, failures),
     }
     return tuple(sorted(found, key=_rank))
+
+
+def of_all(selection: Selection, why: str) -> tuple[Trouble, ...]:
+    """What to say at each policy with pods here while nothing is programmed, whatever was acknowledged before."""
+    return tuple(Trouble(why, policy=key) for key in sorted(selection.pods) if selection.pods[key])
 
 
 def documents(found: tuple[Trouble, ...]) -> list[dict[str, Any]]:

@@ -320,6 +320,9 @@ async def test_marks_that_come_into_use_later_end_what_nobody_needs_and_keep_wha
     assert (bench.kernel.removals, len(bench.kernel.applied)) == (0, applied)
     assert bench.controller.verdict is not None
     assert bench.controller.verdict.reason is Reason.MARKS_IN_USE
+    assert bench.controller.account is not None
+    (told,) = bench.controller.account.troubles
+    assert (str(told.policy), "cali-FORWARD" in told.message) == ("ns/a", True), "whatever was acknowledged before"
 
 
 async def test_where_no_pod_is_selected_everything_is_taken_out_and_comes_back_when_the_marks_are_free(
