@@ -121,7 +121,7 @@ _MEANINGS = {
     Reason.DESTINATIONS_IN_CLUSTER: "Every destination of the policy is inside the cluster, where traffic goes its "
     "usual way: the policy changes nothing.",
     Reason.OVERRIDDEN: "Some pods are selected by a policy that takes precedence: a higher priority, or older.",
-    Reason.IN_USE: "The pool is being deleted but policies that the message names still use it.",
+    Reason.IN_USE: "The pool is being deleted and policies still use it; the message says how to list them.",
     Reason.KERNEL_ERROR: "The node's agent could not program the kernel; the message is the kernel's.",
     Reason.NODE_TROUBLE: "A node could not do what this pool or policy needs, and did everything else; the message "
     "names node and cause, and EgressNode.status.troubles lists them. It is tried again until it works.",

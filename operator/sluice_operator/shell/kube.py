@@ -24,6 +24,8 @@ REQUEST_SECONDS: Final = 10.0
 PAGE: Final = 500
 MERGE_PATCH: Final = "application/merge-patch+json"
 APPLY_PATCH: Final = "application/apply-patch+yaml"
+WEBHOOK_FAILED: Final = "failed calling webhook"
+"""How the API server begins its complaint (apiserver, pkg/admission/plugin/webhook/errors)."""
 SERVICE_ACCOUNT_TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
@@ -254,6 +256,9 @@ def _error(method: str, path: str, status: int, data: bytes) -> ApiError:
         return AlreadyExists(text) if reason == "AlreadyExists" else Conflict(text)
     if status == 404:
         return NotFound(text)
+    # An admission webhook that does not answer is about this object: all others must not wait for it.
+    if status == 500 and WEBHOOK_FAILED in message:
+        return Rejected(text, said=message)
     # 401: the token ran out and the next request brings a new one; 410: a list page expired.
     if status >= 500 or status in (401, 408, 410, 429):
         return Unavailable(text)

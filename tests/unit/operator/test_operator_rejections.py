@@ -1,5 +1,6 @@
 """What the API server or a controller says to a pool's gateway objects stands where people look: at the pool."""
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from tests.unit.operator.operator_fakes import Document, FakeOperator, World, settle
 
 from sluice_operator.shell import kube
-from sluice_operator.shell.kube import Rejected
+from sluice_operator.shell.kube import ApiError, Rejected, Unavailable
 
 SAID = 'Deployment.apps "p-gateway" is invalid: spec.template.spec.nodeSelector: Invalid value: "a b"'
 
@@ -205,3 +206,23 @@ async def test_a_gateway_object_whose_labels_were_taken_away_is_known_by_its_own
     labels = world.api.objects[key]["metadata"]["labels"]
     assert labels["app.kubernetes.io/name"] == "sluice-gateway"
     assert _conditions(world)["Ready"][0] == "True"
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "expected"),
+    [
+        (422, "spec.template: Invalid value", Rejected),
+        (403, "exceeded quota: small", Rejected),
+        (500, 'Internal error occurred: failed calling webhook "check.example": connection refused', Rejected),
+        (500, "etcdserver: request timed out", Unavailable),
+        (503, "the server is currently unable to handle the request", Unavailable),
+        (429, "too many requests", Unavailable),
+    ],
+)
+def test_what_concerns_one_object_alone_is_told_apart_from_what_stops_everything(
+    status: int, message: str, expected: type[ApiError]
+) -> None:
+    """A webhook that is down must not keep every pool's status from being written."""
+    error = kube._error("PATCH", "/apis/apps/v1/x", status, json.dumps({"message": message}).encode())
+    assert type(error) is expected
+    assert not isinstance(error, Rejected) or error.said == message
