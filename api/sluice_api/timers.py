@@ -120,7 +120,8 @@ LINKS_READ_TROUBLED: Final = Timer(
 )
 REPORT_TOGETHER: Final = Timer(
     0.2,
-    "that an agent's report waits for further changes (a change of its gateway role waits for none)",
+    "that an agent's report waits for further changes (a change of its gateway role, and that it has looked at a "
+    "new pool, wait for none)",
     keeps="status is prompt",
 )
 REPORT_BETWEEN: Final = Timer(

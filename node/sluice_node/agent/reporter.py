@@ -1,8 +1,8 @@
 """Writes this node's EgressNode, and says of which egress IPs this node is the holder.
 
 Rules:
-- A write only when something differs, changes of a moment together, and at most one a second: but a change of the
-  node's gateway role is not kept waiting, since others act on it.
+- A write only when something differs, changes of a moment together, and at most one a second: but what others wait for
+  is not kept waiting, the node's gateway role and that it has looked at new pools.
 - A write that failed is tried again, ever more rarely, always with what is true by then.
 - The EgressNode is made (again) whenever the API server does not have it.
 - The holder is said once when this node becomes it: two nodes that disagree for a moment must not write in turns. What
@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sluice_api.timers import AGENT_RETRY_FIRST, AGENT_RETRY_WRITE, HOLDER_REPEAT, REPORT_BETWEEN, REPORT_TOGETHER
 from sluice_node.agent import kube_requests as requests
@@ -25,6 +25,8 @@ from sluice_node.core.objects import EgressIP, Node
 from sluice_node.core.report import Account, Verdict, bare_status, calm, condition, node_status, stamped
 
 log = logging.getLogger(__name__)
+
+_URGENT: Final = ("gatewayFor", "surveyed")
 
 
 def compose(
@@ -72,8 +74,8 @@ class Reporter:
 
     def changed(self) -> None:
         """What is to be said may differ."""
-        status = self._status(self._written)
-        if status is not None and status.get("gatewayFor") != (self._written or {}).get("gatewayFor"):
+        status, written = self._status(self._written), self._written or {}
+        if status is not None and any(status.get(field) != written.get(field) for field in _URGENT):
             self._hurry.set()
         self._wake.set()
 

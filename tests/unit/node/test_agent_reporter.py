@@ -83,6 +83,24 @@ async def test_the_object_is_made_once_and_its_status_written_when_it_differs(be
     assert bench.api.requests.empty()
 
 
+@pytest.mark.parametrize("field", ["gatewayFor", "surveyed"])
+async def test_what_others_wait_for_is_not_kept_waiting(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    bench.reporter.changed()
+    await bench.api.next()
+    await bench.api.next()
+    monkeypatch.setattr(module, "REPORT_TOGETHER", 3600.0)
+    bench.status = {"revision": 2}
+    bench.reporter.changed()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert bench.api.requests.empty(), "anything else waits for company"
+    bench.status = {"revision": 2, field: "new"}
+    bench.reporter.changed()
+    assert (await bench.api.next())[1]["status"] == bench.status
+
+
 async def test_a_write_that_failed_is_made_again_with_what_is_true_by_then(bench: Bench) -> None:
     bench.api.failures = 3
     bench.reporter.changed()
