@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.operator.operator_fakes import NOON, Document, FakeOperator, World, settle
 
+from sluice_operator.core.actions import WriteClaimStatus, WritePolicyStatus
+from sluice_operator.core.plan import plan
 from sluice_operator.core.snapshot import EgressIP, PolicyKey, Pool, Settings, Snapshot
 from sluice_operator.core.times import moment
 from sluice_operator.core.wake import next_wake
@@ -134,6 +136,26 @@ async def test_the_end_of_a_rest_wakes_the_operator_and_gives_the_address_on() -
     assert story.addresses("b/other") == [FIRST]
 
 
+@pytest.mark.looptime
+async def test_the_operator_is_woken_by_the_end_of_a_rest_and_by_nothing_before() -> None:
+    story = await Story().start()
+    story.world.remove_policy("a", "one")
+    story.world.policy("b", "other", "p")
+    await story.settle()
+    loop, reconciler = asyncio.get_running_loop(), story.operator.reconciler
+    began = loop.time()
+    story.world.api.clock = lambda: moment(NOON + int(loop.time() - began))  # type: ignore[method-assign]
+    reconciler._clock = story.world.api.clock
+    running = asyncio.create_task(reconciler.run())
+    try:
+        await asyncio.sleep(HOUR - 1)
+        assert story.resting()
+        await asyncio.sleep(2)
+        assert story.addresses("b/other") == [FIRST]
+    finally:
+        running.cancel()
+
+
 async def test_an_address_that_somebody_asks_for_by_name_rests_all_the_same() -> None:
     story = await Story().start(FIRST, SECOND)
     story.world.remove_policy("a", "one")
@@ -190,6 +212,30 @@ async def test_a_claim_in_use_that_somebody_deletes_comes_back_to_its_policy_and
     assert story.addresses() == [FIRST]
     assert story.claims()[FIRST]["spec"]["policy"]["namespace"] == "a"
     assert story.condition("Assigned", "b/older")[1] == "AddressInUse"
+
+
+async def test_an_older_policy_that_asks_for_an_address_just_when_its_claim_is_deleted_does_not_get_it() -> None:
+    story = Story()
+    story.world.namespace("b")
+    story.world.policy("b", "older", "p", addresses={"requested": [SECOND]})
+    await story.start(FIRST, SECOND)
+    story.world.api.remove(kube.EGRESS_IP, FIRST)
+    story.world.policy("b", "older", "p", addresses={"requested": [FIRST]})
+    await story.settle()
+    assert (story.addresses(), story.addresses("b/older")) == ([FIRST], [SECOND])
+    assert story.condition("Assigned", "b/older")[1] == "AddressInUse"
+
+
+async def test_no_status_names_an_address_before_its_rest_has_ended() -> None:
+    """The API server may refuse the one write and take the other: then nodes would be told of what nobody has."""
+    story = await Story().start()
+    story.world.remove_policy("a", "one")
+    await story.settle()
+    story.world.policy("a", "one", "p")
+    story.operator.pump()
+    made = plan(story.operator.reconciler.view.snapshot(now=story.world.api.clock()))
+    assert [action for action in made.actions if isinstance(action, WriteClaimStatus)]
+    assert not [action for action in made.actions if isinstance(action, WritePolicyStatus)]
 
 
 async def test_a_policy_that_moves_to_another_pool_is_told_of_and_finds_its_address_when_it_comes_back() -> None:
