@@ -22,6 +22,9 @@ from sluice_api.timers import SIGHTING
 from sluice_node.core.desired import Address
 from sluice_node.core.snapshot import Snapshot
 
+_OF_SERVICES: Final = "kube-ipvs0"
+"""Where kube-proxy, in mode ipvs, puts the addresses of all Services, those that tenants chose (`externalIPs`) too:
+not the node's own, and the operator sees the Services themselves."""
 MOST_SIGHTINGS: Final = 4096
 """Addresses that are remembered; the kernel's own table has 1024 a family unless it was made larger."""
 
@@ -91,7 +94,8 @@ def survey(snapshot: Snapshot, sightings: Mapping[Address, str]) -> dict[str, An
 def _own(snapshot: Snapshot) -> Iterator[tuple[Address, str]]:
     """What the node knows of itself, the better word later: the last one counts."""
     links = snapshot.links
-    for interface, own in links.addresses:
+    addresses = [(interface, own) for interface, own in links.addresses if interface != _OF_SERVICES]
+    for interface, own in addresses:
         network = own.network
         if network.max_prefixlen - network.prefixlen >= 2:
             yield network.network_address, f"{Occupant.NETWORK} address of {network} on {interface}"
@@ -99,7 +103,7 @@ def _own(snapshot: Snapshot) -> Iterator[tuple[Address, str]]:
                 yield network.broadcast_address, f"{Occupant.BROADCAST} address of {network} on {interface}"
     yield from ((host, f"{Occupant.HOST} behind {interface}") for host, interface in links.attached.items())
     yield from ((gateway, f"{Occupant.GATEWAY} of a route") for gateway in links.gateways)
-    yield from ((own.ip, f"{Occupant.INTERFACE} {interface}") for interface, own in links.addresses)
+    yield from ((own.ip, f"{Occupant.INTERFACE} {interface}") for interface, own in addresses)
 
 
 class _Within:

@@ -60,6 +60,12 @@ def test_interfaces_ends_of_subnets_next_hops_and_hosts_behind_the_node_are_told
     }
 
 
+def test_the_interface_on_which_kube_proxy_keeps_the_addresses_of_services_is_not_the_nodes() -> None:
+    """Else a tenant's `externalIPs` would count as the node's own, and stop a pool for all."""
+    links = Links((("kube-ipvs0", ip_interface("192.0.2.50/32")),))
+    assert _told(replace(BASE, links=links)) == {}
+
+
 def test_what_no_pool_may_give_is_not_told() -> None:
     pools = {"p": _pool("p", "192.0.2.0-192.0.2.9", exclude=("192.0.2.5", "192.0.2.0")), "q": _pool("q", "10.0.0.0/24")}
     assert _told(replace(BASE, pools=pools)) == {"192.0.2.1": "gateway of a route"}
