@@ -72,7 +72,7 @@ def reasons_page() -> str:
         "|---|---|---|---|",
         *(f"| {row.kind} | `{row.type}` | {_codes(row.good)} | {_codes(row.bad)} |" for row in CONDITIONS),
         "",
-        "A reason that is lasting makes `Stalled` true: waiting is no use.",
+        "A reason that is lasting makes `Stalled` true: waiting is no use, unless the message says when it ends.",
         "",
         "| Reason | Lasting | Meaning |",
         "|---|---|---|",

@@ -16,7 +16,7 @@ Invariants:
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 
@@ -134,7 +134,7 @@ class Allocator:
                 answer = self._next_free(policy, pool, version)
             if isinstance(answer, Refusal):
                 kept = f"; {held.address} is kept until then" if held is not None else ""
-                refusals.append(Refusal(answer.reason, answer.message + kept))
+                refusals.append(replace(answer, message=answer.message + kept))
             elif answer is not None:
                 new.append(answer)
         return self._allotment(policy, used=used, new=tuple(new), refusals=tuple(refusals))
@@ -241,6 +241,7 @@ class Allocator:
                 f"pool {name} has no free IPv{version} address ({total - resting - lost} of {total} assigned, "
                 f"{resting} resting for policies that had them{others}); the next comes free at {until}; "
                 "add addresses to the pool, or have an administrator end a rest (kubectl delete egressip)",
+                passing=True,
             )
         return Refusal(
             Reason.POOL_EXHAUSTED,

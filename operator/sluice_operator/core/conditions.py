@@ -18,12 +18,13 @@ LONGEST_MESSAGE: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A condition without its history."""
+    """A condition without its history. `passing`: it ends by itself, though its reason mostly does not."""
 
     type: ConditionType
     status: Literal["True", "False", "Unknown"]
     reason: Reason
     message: str
+    passing: bool = False
 
     @property
     def holds(self) -> bool:

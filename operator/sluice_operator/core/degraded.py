@@ -33,6 +33,6 @@ def degraded(shortfalls: Iterable[Shortfall]) -> Verdict:
 def stalled(verdicts: Iterable[Verdict]) -> Verdict:
     """The Stalled condition: that of the first other condition which fails for a lasting reason."""
     for verdict in verdicts:
-        if not verdict.well and verdict.reason.lasting:
+        if not verdict.well and verdict.reason.lasting and not verdict.passing:
             return Verdict(ConditionType.STALLED, "True", verdict.reason, verdict.message)
     return Verdict(ConditionType.STALLED, "False", Reason.AS_EXPECTED, "")

@@ -29,6 +29,8 @@ class Refusal:
     message: str
     told: str = ""
     """The same for administrators, by way of an Event: names what the message, which tenants may read, leaves out."""
+    passing: bool = False
+    """Whether it ends by itself, though its reason mostly does not."""
 
 
 @dataclass(frozen=True, slots=True)

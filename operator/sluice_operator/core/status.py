@@ -7,7 +7,7 @@ Invariants:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sluice_api.reasons import ConditionType, Reason
 from sluice_operator.core import silence, troubles
@@ -94,7 +94,8 @@ def _accepted(facts: PolicyFacts) -> Verdict:
 def _assigned(policy: Policy, facts: PolicyFacts) -> Verdict:
     if facts.unassigned:
         message = "; ".join(refusal.message for refusal in facts.unassigned)
-        return Verdict(ConditionType.ASSIGNED, "False", facts.unassigned[0].reason, message)
+        passing = all(refusal.passing for refusal in facts.unassigned)
+        return Verdict(ConditionType.ASSIGNED, "False", facts.unassigned[0].reason, message, passing)
     if not facts.addresses:
         message = facts.refusal.message if facts.refusal is not None else "no address has been claimed yet"
         return Verdict(ConditionType.ASSIGNED, "False", Reason.PENDING, message)
@@ -145,7 +146,7 @@ def _ready(
     kind = ConditionType.READY
     for verdict in others:
         if not verdict.holds:
-            return Verdict(kind, verdict.status, verdict.reason, verdict.message)
+            return replace(verdict, type=kind)
     if not index.ready_gateways.get(policy.pool):
         message = (
             f"pool {policy.pool} has no ready gateway, so traffic of selected pods is dropped; "

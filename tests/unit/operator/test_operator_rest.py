@@ -117,6 +117,7 @@ async def test_a_policy_made_again_has_its_address_again_and_a_stranger_waits_fo
     status, reason, message = story.condition("Assigned", "b/other")
     assert (status, reason) == ("False", "PoolExhausted")
     assert f"the next comes free at {moment(NOON + HOUR)}" in message
+    assert story.condition("Stalled", "b/other")[:2] == ("False", "AsExpected"), "it ends by itself"
     await story.settle(after=HOUR - 1)
     story.world.policy("a", "one", "p")
     await story.settle()
