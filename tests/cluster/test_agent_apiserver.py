@@ -10,6 +10,7 @@ from tests.cluster.agent_bed import MERGE, NAMESPACE, NODE, POD, ROOT, SLUICE, B
 
 from sluice_api.names import ANNOTATION_REMOVE
 from sluice_api.timers import TRIAL
+from sluice_node.agent.kube_client import KubeClient
 from sluice_node.core.desired import DesiredNode, PolicyProgram
 from testbed.apiserver import ApiServer
 
@@ -253,7 +254,9 @@ async def test_a_node_that_is_deleted_and_made_anew_loses_nothing_and_owns_its_o
         assert len(bed.kernel.applied) == applies, "the kernel was left alone"
 
 
-async def test_a_claim_that_silences_the_api_server_is_taken_back_and_told_once_it_speaks_again(bed: Bed) -> None:
+async def test_a_claim_that_silences_the_api_server_is_taken_back_and_told_once_it_speaks_again(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a claim of the API server's virtual address would do, which no table of the cluster knows."""
     silent = False
 
@@ -264,6 +267,10 @@ async def test_a_claim_that_silences_the_api_server_is_taken_back_and_told_once_
             (bed.api.pause if taken else bed.api.resume)()
             silent = taken
 
+    async def is_there(client: KubeClient, *, seconds: float) -> bool:
+        return not silent  # a process that is stopped still has a kernel that answers: here nobody does
+
+    monkeypatch.setattr(KubeClient, "is_there", is_there)
     async with bed.running():
         await until(lambda: bed.condition() == ("True", "Programmed"), "the agent is up")
         bed.kernel.told = programmed

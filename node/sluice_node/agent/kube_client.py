@@ -4,6 +4,7 @@ Invariants: at most one error type leaves this module (KubeError and its childre
 kept connection that turns out to be closed: all requests of the agent may be sent twice, so that one is sent anew.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator
@@ -71,6 +72,20 @@ class KubeClient:
         """Close kept connections."""
         while self._kept:
             self._kept.pop().close()
+
+    async def is_there(self, *, seconds: float) -> bool:
+        """Whether anybody answers at the server's address, if only to refuse: a kernel does, however busy its programs
+        are."""
+        parts = urlsplit(self._config.url)
+        try:
+            async with asyncio.timeout(seconds):
+                _, writer = await asyncio.open_connection(parts.hostname, parts.port or 443)
+        except ConnectionRefusedError:
+            return True
+        except (OSError, TimeoutError):
+            return False
+        writer.transport.abort()
+        return True
 
     async def send(self, request: Request) -> dict[str, Any]:
         """The object that answers a request. Raises KubeError."""

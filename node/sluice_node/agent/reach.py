@@ -31,19 +31,20 @@ class Asks(Protocol):
 def asking(client: KubeClient) -> Asks:
     """Asks the API server itself, if it has said nothing of late.
 
-    A connection that is refused is an answer too: the way there is good, and no claim of ours is why nobody is home.
+    It is the way there that is asked about: a connection that is refused, or made and not served, is an answer too. A
+    server that is down or overloaded is no claim's doing.
     """
 
     async def answers() -> bool:
         if time.monotonic() - client.heard <= TRIAL_CHECK:
             return True
         try:
-            async with asyncio.timeout(TRIAL_CHECK):
+            async with asyncio.timeout(TRIAL_CHECK / 2):
                 await client.send(requests.get_version(seconds=TRIAL_CHECK))
         except (RefusedError, GarbledError, ClosedError):
             return True
         except (UnreachableError, TimeoutError):
-            return False
+            return await client.is_there(seconds=TRIAL_CHECK / 2)
         return True
 
     return answers

@@ -154,6 +154,7 @@ async def test_where_the_server_is_and_when_it_spoke_last_is_known() -> None:
     assert client.servers == {ip_address("127.0.0.1")}
     with pytest.raises(ClosedError):
         await client.send(GET)
+    assert await client.is_there(seconds=1)
     assert client.heard == -inf
 
 
@@ -162,3 +163,17 @@ async def test_an_answer_is_noted_as_a_word_of_the_server(client: Callable[[Serv
     before = time.monotonic()
     await made.send(GET)
     assert made.heard >= before
+
+
+async def test_who_listens_is_there_though_he_answers_nothing_and_who_drops_packets_is_not() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as busy:
+        port = busy.getsockname()[1]
+        client = KubeClient(KubeConfig(f"https://127.0.0.1:{port}", ssl.create_default_context()))
+        assert await client.is_there(seconds=1)
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        assert not await client.is_there(seconds=0.05), "its queue is full: the kernel drops what asks for more"
+        for filler in fillers:
+            filler.close()

@@ -96,10 +96,14 @@ async def test_an_api_server_that_is_away_for_everybody_changes_nothing(reaching
 class Client:
     """A client whose server says something, refuses the connection, or is silent."""
 
-    def __init__(self, behaviour: BaseException | None, heard: float = -inf) -> None:
+    def __init__(self, behaviour: BaseException | None, *, heard: float = -inf, there: bool = False) -> None:
         self.heard = heard
+        self.there = there
         self.requests: list[Request] = []
         self._behaviour = behaviour
+
+    async def is_there(self, *, seconds: float) -> bool:
+        return self.there
 
     async def send(self, request: Request) -> dict[str, Any]:
         self.requests.append(request)
@@ -126,6 +130,10 @@ async def test_whoever_answers_is_in_reach(behaviour: BaseException | None, expe
     client = Client(behaviour)
     assert await asking(cast(KubeClient, client))() is expected
     assert [request.path for request in client.requests] == ["/version"]
+
+
+async def test_a_server_that_is_too_busy_to_answer_is_in_reach() -> None:
+    assert await asking(cast(KubeClient, Client(TimeoutError(), there=True)))()
 
 
 async def test_a_server_that_just_said_something_is_not_asked() -> None:
