@@ -19,6 +19,7 @@ from typing import Any
 
 from sluice_node.core.desired import DesiredNode
 from sluice_node.core.failures import Failure
+from sluice_node.core.flows import Flow
 from sluice_node.core.routing import plumbing
 from sluice_node.kernel.apply import Kernel
 from sluice_node.kernel.errors import KernelError
@@ -139,6 +140,12 @@ def kernel_check() -> bool:
 def kernel_counters() -> Mapping[str, int]:
     counters: Mapping[str, int] = _KEPT["kernel"].counters()
     return counters
+
+
+def kernel_opened_by(source: Address) -> list[Flow]:
+    """The connections that an address has opened, as the agent tells the check of an installation."""
+    flows: list[Flow] = _KEPT["kernel"].opened_by(source)
+    return flows
 
 
 def kernel_remove() -> None:

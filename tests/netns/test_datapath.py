@@ -41,6 +41,20 @@ def test_every_kind_of_traffic_leaves_with_the_egress_ip_in_the_nodes_slice(clus
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_the_node_tells_with_what_address_and_port_a_connection_left(cluster: Cluster, version: int) -> None:
+    """Also of one that nobody answers: `helm test` needs no host outside."""
+    cluster.apply(World())
+    for pod in ("p11", "p21"):
+        seen = cluster.topology[pod].call(traffic.tcp, OUTSIDE[version])
+        with pytest.raises(InNamespace):
+            cluster.topology[pod].call(traffic.udp, OUTSIDE[version], port=9)
+        flows = cluster.topology[f"n{pod[1]}"].call(traffic.kernel_opened_by, pod_address(pod, version))
+        told = {(flow.protocol, flow.target_port): (flow.seen, flow.seen_port) for flow in flows}
+        assert told[6, traffic.PORT] == seen
+        cluster.assert_ours(told[17, 9], pod)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_full_sized_segments_and_path_mtu_discovery_work(cluster: Cluster, version: int) -> None:
     cluster.apply(World())
     for pod in ("p11", "p21"):
