@@ -84,7 +84,17 @@ class Bed:
         """What the Job controller writes when a Job's pod has ended well."""
         conditions = [{"type": kind, "status": "True"} for kind in ("SuccessCriteriaMet", "Complete")]
         times = {"startTime": "2026-01-01T00:00:00Z", "completionTime": "2026-01-01T00:00:01Z"}
-        patch = {"status": {"succeeded": 1, "conditions": conditions, **times}}
+        self.end(job, {"succeeded": 1, "conditions": conditions, **times})
+
+    def out_of_time(self, job: str) -> None:
+        """What the Job controller writes when a Job's deadline has passed."""
+        why = {"reason": "DeadlineExceeded", "message": "Job was active longer than specified deadline"}
+        conditions = [{"type": kind, "status": "True", **why} for kind in ("FailureTarget", "Failed")]
+        self.end(job, {"failed": 1, "conditions": conditions, "startTime": "2026-01-01T00:00:00Z"})
+
+    def end(self, job: str, status: dict[str, Any]) -> None:
+        """Write the status of a Job as soon as it is there."""
+        patch = {"status": status}
         path = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{job}/status"
         content = "application/merge-patch+json"
         eventually(lambda: self.server.request("PATCH", path, patch, content=content).status == 200)
@@ -190,6 +200,19 @@ def test_helm_uninstall_acts_whatever_was_upgraded_and_rolled_back_before(bed: B
     assert "made by helm, which is deleting its release" in said
     assert DONE in said
     assert bed.replicas() == 0
+
+
+def test_helm_names_the_image_when_it_never_came_and_removes_nothing(bed: Bed) -> None:
+    bed.install()
+    with ThreadPoolExecutor(1) as pool:
+        uninstall = pool.submit(bed.helm, "uninstall", RELEASE, "--namespace", NAMESPACE, check=False)
+        bed.out_of_time("sluice-uninstall-image")
+        failed = uninstall.result()
+    print(failed.stderr)
+    assert failed.returncode != 0
+    assert "sluice-uninstall-image" in failed.stderr
+    assert bed.replicas() == 2
+    assert bed.server.kubectl("-n", NAMESPACE, "get", "job", "sluice-uninstall").returncode != 0
 
 
 def test_flux_acts_as_it_deletes_a_release(bed: Bed) -> None:
