@@ -188,7 +188,7 @@ def build(group: Group, programs: Sequence[str]) -> None:
             build_command(group, programs, output=Path(aside), go_mod=go_mod),
             shown=f"building {', '.join(programs)} (go build)",
             cwd=MODULES / group.name,
-            env=go_environment(os.environ),
+            env={**go_environment(os.environ), "GOTMPDIR": aside},
             remedy="see that the Go module proxy is reachable (GOPROXY, SSL_CERT_FILE and https_proxy are honoured)",
             error=BinaryError,
         )

@@ -3,6 +3,7 @@
 Both build one target of a context folder and write it as an OCI layout folder. Neither knows what the images are.
 """
 
+import resource
 import shutil
 import tarfile
 from collections.abc import Mapping
@@ -65,7 +66,10 @@ class Buildah:
     def build(self, *, target: str, dockerfile: Path, context: Path, base: str, layout: Path) -> None:
         """See Engine."""
         name = f"localhost/sluice/{target}:dev"
-        argv = [*self._buildah("bud"), "--layers", "--pull=never", "--target", target, "--tag", name]
+        # newer ones raise this limit of their own accord, which is denied where the machine itself is a container
+        _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        argv = [*self._buildah("bud"), "--layers", "--pull=never", f"--ulimit=nofile={files}:{files}"]
+        argv += ["--target", target, "--tag", name]
         argv += ["--build-arg", f"BASE={base}", "--file", str(dockerfile), str(context)]
         _run(argv, shown=f"buildah bud of {target}", env=self._env())
         # Not buildah's own layouts: those it always compresses, every layer again for every image, which takes longer
