@@ -10,6 +10,8 @@ from tests.cluster.system.world import LABELS, NAMESPACE, POOL, World, targets
 from testbed.system import Pod, policy, pool, traffic_pod, wait_for
 
 SECONDS = 30
+AGENTS_BACK = 120
+"""The kubelet starts what ends again and again ever later: at once, after 10 s, 20 s, 40 s."""
 MISPLACED = "misplaced"
 PORT = 443
 """Not the port on which every other source is a leak."""
@@ -108,7 +110,11 @@ def test_the_pool_works_once_its_interface_is_corrected(misplaced: World) -> Non
     patch = json.dumps({"spec": {"announcement": {"interface": "eth0"}}})
     system.kubectl("patch", "egresspool", MISPLACED, "--type=merge", "-p", patch)
     system.wait_condition("egresspool", MISPLACED, "Ready", seconds=60)
-    assert not [node for node in system.objects("egressnodes") if node["status"].get("troubles")]
+    wait_for(
+        "no node tells of a trouble",
+        lambda: not [node for node in system.objects("egressnodes") if node["status"].get("troubles")],
+        SECONDS,
+    )
 
 
 @pytest.mark.cluster
@@ -132,7 +138,7 @@ def test_what_changes_while_the_agents_are_away_leaves_no_connection_with_the_eg
         else:
             system.delete("egresspolicy", "passing", NAMESPACE)
         agents(world, "KILL")
-        wait_for("the node's address again", lambda: from_own_node(world, pod), SECONDS)
+        wait_for("the node's address again", lambda: from_own_node(world, pod), AGENTS_BACK)
         world.system.outside.recorder.clear()
         time.sleep(2)
         seen = [s for s in system.outside.recorder.seen() if s.destination_port == PORT]
