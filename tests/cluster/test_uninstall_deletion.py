@@ -94,10 +94,9 @@ class Bed:
 
     def end(self, job: str, status: dict[str, Any]) -> None:
         """Write the status of a Job as soon as it is there."""
-        patch = {"status": status}
-        path = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{job}/status"
-        content = "application/merge-patch+json"
-        eventually(lambda: self.server.request("PATCH", path, patch, content=content).status == 200)
+        command = ["-n", NAMESPACE, "patch", "job", job, "--subresource=status", "--type=merge"]
+        patch = json.dumps({"status": status})
+        eventually(lambda: self.server.kubectl(*command, "--patch", patch).returncode == 0)
 
     def clean(self) -> None:
         self.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--no-hooks", "--ignore-not-found")
