@@ -234,6 +234,11 @@ OPERATOR_RETRY_FIRST: Final = Timer(
     0.5, "before the operator tries again what could not be written; doubles each time", keeps="it heals without help"
 )
 OPERATOR_RETRY: Final = Timer(30.0, "most that the operator waits for that", keeps="it heals without help")
+GATEWAY_PROGRESS: Final = Timer(
+    120.0,
+    "without a further gateway pod becoming ready after which a pool's Deployment says so, and the pool with it",
+    keeps="a pool whose gateways cannot be scheduled, or whose image cannot be pulled, says why it has none",
+)
 RELIST: Final = Timer(
     60.0,
     "between two complete lists by the operator, and two looks at where the API server is",

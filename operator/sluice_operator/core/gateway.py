@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from sluice_api.names import AGENT_SOCKET, API_VERSION, GATEWAY_APP, GROUP, LABEL_APP, LABEL_POOL, PROXY_UID
+from sluice_api.timers import GATEWAY_PROGRESS
 from sluice_operator.core.gatewaypods import GatewayPods
 from sluice_operator.core.snapshot import GatewayObject, Pool, Settings
 
@@ -119,6 +120,7 @@ def _deployment(pool: Pool, settings: Settings, *, proxy_port: int) -> Document:
         "spec": {
             "replicas": pool.gateways.replicas,
             "selector": {"matchLabels": labels},
+            "progressDeadlineSeconds": int(GATEWAY_PROGRESS),
             # Anti-affinity is required, so a surge pod needs a spare node; taking one away first always works.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}},
             "template": {

@@ -186,3 +186,8 @@ def test_a_change_of_the_settings_is_a_difference_and_the_same_settings_are_none
 def test_a_setting_that_cannot_be_read_is_named(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=re.escape(complaint)):
         gatewaypods.read(text)
+
+
+def test_a_deployment_says_within_minutes_that_its_pods_do_not_become_ready() -> None:
+    """The pool repeats what it says; Kubernetes' own deadline is ten minutes."""
+    assert _by_kind(POOL)["Deployment"]["spec"]["progressDeadlineSeconds"] == GATEWAY_PROGRESS <= 180
