@@ -9,6 +9,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
+from sluice_api.timers import GATEWAY_PROGRESS
 from sluice_operator.core import gateway, gatewaypods
 from sluice_operator.core.project import gateway_object
 from sluice_operator.core.snapshot import GatewayObject, GatewaySpec, Pool, Settings
