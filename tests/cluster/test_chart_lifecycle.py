@@ -13,9 +13,9 @@ from testbed.system import CHART, NAMESPACE, RELEASE, System, policy, pool, runn
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-ADDRESS = "198.18.0.200"
-TESTED = "198.18.0.208"
-POOL = pool("partners", f"{ADDRESS}-198.18.0.207", gateways={"replicas": 1})
+ADDRESS = "198.18.0.220"
+TESTED = "198.18.0.228"
+POOL = pool("partners", f"{ADDRESS}-198.18.0.227", gateways={"replicas": 1})
 POLICY = policy("default", "billing", "partners", {"app": "billing"})
 MADE_BY_THE_CLUSTER = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
 KEPT_FOR_A_REINSTALL = {"configmap/sluice-policy-ids", "lease.coordination.k8s.io/sluice-operator"}
@@ -60,7 +60,7 @@ def test_a_policy_becomes_ready(system: System) -> None:
 
 @pytest.mark.parametrize("outside", [True, False], ids=["a host outside is asked", "nobody is asked"])
 def test_helm_test_shows_the_address_that_a_connection_left_with(system: System, *, outside: bool) -> None:
-    system.apply(pool("tested", f"{TESTED}-198.18.0.215", gateways={"replicas": 1}, quarantine="0s"))
+    system.apply(pool("tested", f"{TESTED}-198.18.0.235", gateways={"replicas": 1}, quarantine="0s"))
     system.wait_condition("egresspool", "tested", "Ready", seconds=60)
     url = f"http://{system.outside.address(4)}:8080/whoami" if outside else ""
     system.install("test.pool=tested", f"test.url={url}")
