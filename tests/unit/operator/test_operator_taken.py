@@ -21,6 +21,7 @@ from sluice_operator.core.snapshot import (
     Policy,
     PolicyKey,
     Pool,
+    Reservation,
     Service,
     Settings,
     Snapshot,
@@ -398,7 +399,10 @@ def clusters(draw: st.DrawFn) -> Snapshot:
     for name in draw(st.lists(st.sampled_from("pqr"), unique=True, min_size=1)):
         first = draw(st.integers(1, 30))
         entries = (f"198.51.100.{first}-198.51.100.{first + draw(st.integers(0, 9))}", f"2001:db8::{first:x}")
-        pools[name] = Pool(name, f"uid-{name}", 1, name, entries)
+        within = st.sampled_from(sorted(PoolAddresses.parse(entries).of_family(4)))
+        few = draw(st.lists(within, max_size=2, unique=True))
+        kept = tuple(Reservation(address, "a", draw(st.sampled_from(["", "p0"]))) for address in few)
+        pools[name] = Pool(name, f"uid-{name}", 1, name, entries, reservations=kept)
     policies = {}
     for number in range(draw(st.integers(1, 6))):
         requested = draw(st.one_of(st.just(()), st.tuples(V4)))
