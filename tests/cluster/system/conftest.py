@@ -48,5 +48,11 @@ def world() -> Iterator[World]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Faults come after what needs everything healthy, then the uninstall, and last what installs Sluice itself."""
-    last = {"test_system_troubles": 1, "test_system_faults": 1, "test_system_uninstall": 2, "test_system_documented": 3}
+    last = {
+        "test_system_agents": 1,
+        "test_system_troubles": 1,
+        "test_system_faults": 1,
+        "test_system_uninstall": 2,
+        "test_system_documented": 3,
+    }
     items.sort(key=lambda item: last.get(item.path.stem, 0))
