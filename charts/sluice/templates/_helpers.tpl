@@ -16,6 +16,9 @@
 {{- define "sluice.image" -}}
 {{- $missing := "image.registry is not set. Images of Sluice are not published: build them (make images), push them to a registry of yours, and name it: --set image.registry=registry.example/team" -}}
 {{- $tag := .image.tag | default .root.Values.image.tag | default .root.Chart.AppVersion -}}
+{{- if and .image.digest (contains "@" $tag) }}
+{{- fail (printf "the tag %s of %s has a digest already: set either image.tag with a digest or the image's digest" $tag .image.repository) }}
+{{- end }}
 {{- required $missing .root.Values.image.registry }}/{{ .image.repository }}:{{ $tag }}
 {{- with .image.digest }}@{{ . }}{{ end }}
 {{- end }}

@@ -285,3 +285,11 @@ def test_no_pool_can_be_named_as_a_service_of_the_chart(render: Render, values: 
             name = item["metadata"]["name"]
             assert name.startswith(RESERVED_PREFIX), name
             assert not name.endswith("-gateway"), name
+
+
+def test_two_digests_for_one_image_are_refused_by_name(helm: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    tag = f"1.2.3@{DIGEST}"
+    values = ["image.registry=registry.example", f"image.tag={tag}", f"agent.image.digest={DIGEST}"]
+    result = helm("template", "egress", str(CHART), *(word for value in values for word in ("--set", value)))
+    assert result.returncode != 0
+    assert f"the tag {tag} of sluice/agent has a digest already" in result.stderr
