@@ -47,8 +47,8 @@ def run(
     error: type[TestbedError] = TestbedError,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, its output kept. `shown` stands for `argv` in errors; `remedy` says what to do when it
-    fails; `env` replaces `environment()`. Raises `error` when it cannot be started, when it has not ended after
-    `seconds`, and, with `check`, when it ends with another status than 0."""
+    fails or hangs; `env` replaces `environment()`. Raises `error` when it cannot be started, when it has not ended
+    after `seconds`, and, with `check`, when it ends with another status than 0."""
     name = shown if isinstance(shown, str) else shlex.join(shown or argv)
     try:
         result = _finished(argv, stdin, environment() if env is None else env, cwd, seconds)
@@ -56,7 +56,9 @@ def run(
         raise error(f"{name} did not end within {seconds:g} s", remedy) from late
     except OSError as refused:
         why = refused.strerror or str(refused)
-        raise error(f"{name} cannot be started ({why})", remedy or f"install {argv[0]}") from refused
+        raise error(
+            f"{name} cannot be started ({why})", f"see that {argv[0]} is installed and may be executed"
+        ) from refused
     if check and result.returncode:
         output = "\n".join(f"{result.stdout}{result.stderr}".splitlines()[-LAST_LINES:])
         raise error(f"{name} ended with status {result.returncode}", remedy, output=output)
