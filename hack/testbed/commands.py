@@ -23,8 +23,12 @@ SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 LAST_LINES = 40
 END_SECONDS = 2
 
-#: Before the command of a program that mounts and starts others: what it leaves is gone when it ends, however it does.
-CONTAINED = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
+#: Before the command of a program that mounts and starts others: what it leaves is gone when it ends, however it does,
+#: and it ends when this process does, even by SIGKILL.
+CONTAINED = (
+    *("setpriv", "--pdeathsig", "KILL", "--"),
+    *("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
+)
 
 
 def environment(**settings: str) -> dict[str, str]:

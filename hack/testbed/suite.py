@@ -67,6 +67,7 @@ STEPS = (
     Step("layers", [str(BIN / "lint-imports")]),
     Step("generated CRDs", [sys.executable, "-m", "sluice_api.crd", "--check"]),
     Step("unit tests", [str(BIN / "pytest"), "tests/unit", "-q"]),
+    Step("bare machine", [str(BIN / "pytest"), "tests/bare", "-q", "--timeout=900"]),
     Step("network namespaces", [str(BIN / "pytest"), "tests/netns", "-q", "--timeout=300"]),
     cluster_step("nftables", "ptp", ["tests/cluster"]),
     # what the documentation says is the same on every cluster: once is enough

@@ -1,7 +1,10 @@
 """Building an image without a Docker engine: what buildah mounts is gone with it, so that its layers can be removed."""
 
 import contextlib
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,6 +87,17 @@ def test_a_build_that_is_interrupted_leaves_no_mount_and_no_process_and_the_next
     assert not running(["/waits", "for-ever"])
     build(storage, context, tmp_path / "after")
     shutil.rmtree(storage)
+
+
+def test_what_is_contained_ends_with_whoever_waits_for_it_even_by_sigkill() -> None:
+    argv = ["sleep", str(100_000 + os.getpid())]
+    script = f"from testbed import commands; commands.run([*commands.CONTAINED, *{argv}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(RECIPE.parent)}
+    ) as waiting:
+        wait_until(lambda: running(argv), seconds=20, what="the program to run")
+        waiting.kill()
+    wait_until(lambda: not running(argv), seconds=5, what="the program to end")
 
 
 def test_cleaning_takes_away_what_an_older_build_left_mounted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
