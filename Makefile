@@ -7,7 +7,7 @@ export PATH := /usr/sbin:/usr/bin:/sbin:/bin:$(PATH)
 PY := .venv/bin/python
 CLUSTER_TESTS := tests/cluster
 
-.PHONY: help venv prepare demo test lint format types layers unit netns cluster crds up down images bench clean
+.PHONY: help venv prepare demo test lint format types layers unit bare netns cluster crds up down images bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -18,7 +18,7 @@ venv:
 demo: venv ## a real cluster, Sluice installed by helm, and pods that leave with their egress IP
 	@$(PY) -m testbed.demo
 
-test: venv ## everything: lint, types, layers, unit, namespaces, cluster
+test: venv ## everything: lint, types, layers, unit, bare machine, namespaces, cluster
 	@$(PY) -m testbed.suite
 
 lint: venv ## ruff: style and formatting
@@ -35,6 +35,9 @@ layers: venv ## who may import whom
 
 unit: venv ## unit tests (seconds, no privileges)
 	@.venv/bin/pytest tests/unit -q
+
+bare: venv ## the whole set-up in a fresh Debian with four packages (root; SLUICE_BARE=bookworm,trixie)
+	@.venv/bin/pytest tests/bare -q --timeout=900
 
 netns: venv ## the agent's rules, the proxy and the recorder in network namespaces (root)
 	@.venv/bin/pytest tests/netns -q
