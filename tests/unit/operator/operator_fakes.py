@@ -133,7 +133,7 @@ class FakeApi:
         if uid and known["metadata"]["uid"] != uid:
             raise Conflict("another uid")
         self.remove(resource, name, namespace=namespace)
-        self.bereft.discard(name)
+        self.bereft.discard(known.get("spec", {}).get("address", ""))
         self._answer(resource, "delete", known)
 
     # What people, agents and tests do.
@@ -163,7 +163,8 @@ class FakeApi:
                 self._store(resource, key, made, "MODIFIED")
             return
         del self.objects[key]
-        self.bereft.add(name)
+        if resource == kube.EGRESS_IP:
+            self.bereft.add(known["spec"]["address"])
         self.version += 1
         gone = copied(known)
         gone["metadata"]["resourceVersion"] = str(self.version)
