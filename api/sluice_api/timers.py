@@ -69,11 +69,9 @@ PROBES_TO_DEATH: Final = 3
 """Probes in a row without an answer after which a gateway is dead; as many answers and it is alive again."""
 GATEWAY_DEATH: Final = Timer(
     PROBE_INTERVAL * PROBES_TO_DEATH,
-    f"{PROBES_TO_DEATH} probes in a row without an answer: the gateway is not used any more, and another "
-    f"gateway holds its egress "
-    f"IPs; {PROBES_TO_DEATH} answers in a row and it is used again. Only probes that were sent count, so a"
-    f" node that stood still "
-    "condemns nobody",
+    f"{PROBES_TO_DEATH} probes in a row without an answer: the gateway is not used any more, and another gateway holds "
+    f"its egress IPs; {PROBES_TO_DEATH} answers in a row and it is used again. Only probes that were sent count, so a "
+    "node that stood still condemns nobody",
     keeps="failover below a second",
 )
 FIRST_VERDICTS: Final = Timer(
@@ -200,8 +198,7 @@ HEARTBEAT_PROOF: Final = Timer(
 SILENCE: Final = Timer(
     20.0,
     "without a renewal after which the operator counts an agent as silent. It counts only while it reads "
-    "the Leases itself: an "
-    "outage of the API server, or an operator that stood still, silences nobody",
+    "the Leases itself: an outage of the API server, or an operator that stood still, silences nobody",
     keeps="`Programmed` turns Unknown within 30 s after an agent died",
 )
 SILENCE_LOOK: Final = Timer(5.0, "between two readings of all agents' Leases by the operator", keeps="the same")
@@ -239,6 +236,11 @@ GATEWAY_PROGRESS: Final = Timer(
     "without a further gateway pod becoming ready after which a pool's Deployment says so, and the pool with it",
     keeps="a pool whose gateways cannot be scheduled, or whose image cannot be pulled, says why it has none",
 )
+OPERATOR_WATCH_SILENCE: Final = Timer(
+    70.0,
+    "without an event or a bookmark (one comes each minute) after which the operator gives a watch up",
+    keeps="a dead connection to the API server is noticed",
+)
 RELIST: Final = Timer(
     60.0,
     "between two complete lists by the operator, and two looks at where the API server is",
@@ -266,6 +268,27 @@ REST_SKEW: Final = Timer(
     "written anew",
     keeps="a wrong clock makes a rest longer, never endless",
     clock=Clock.WALL,
+)
+
+# Gateways' proxies
+
+GATEWAY_GRACE: Final = Timer(
+    30.0,
+    "that a gateway pod which is deleted may take to end: its proxy takes no new connections, and those that there "
+    "are may end",
+    keeps="a drain of a gateway node cuts no short connection",
+)
+PROXY_IDLE: Final = Timer(
+    3600.0, "of silence after which the proxy ends a connection", keeps="dead peers occupy no place"
+)
+PROXY_HEAD: Final = Timer(
+    10.0, "that a client of the proxy may take to say what it wants", keeps="clients that say nothing occupy no place"
+)
+PROXY_RESOLVE: Final = Timer(
+    10.0, "that looking up a name may take", keeps="a request is answered, also while the name servers are away"
+)
+PROXY_CONNECT: Final = Timer(
+    10.0, "that connecting may take, over all addresses of a name", keeps="a request is answered"
 )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sluice_api.names import AGENT_SOCKET
+from sluice_api.timers import GATEWAY_GRACE, PROXY_IDLE
 
 from .context import WorkerConfig
 from .supervisor import Supervisor
@@ -66,13 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--drain-seconds",
         type=_seconds,
-        default=30.0,
+        default=float(GATEWAY_GRACE),
         help="after SIGTERM, how long open connections may go on (default: %(default)s)",
     )
     parser.add_argument(
         "--idle-seconds",
         type=_seconds,
-        default=3600.0,
+        default=float(PROXY_IDLE),
         help="end connections silent for so long (default: %(default)s)",
     )
     parser.add_argument(

@@ -9,6 +9,8 @@ from _socket import SHUT_WR, SOL_SOCKET, socket
 from enum import StrEnum
 from typing import Final
 
+from sluice_api.timers import PROXY_CONNECT, PROXY_HEAD, PROXY_RESOLVE
+
 from .context import Context
 from .core.answers import ESTABLISHED, local_answer, refusal_answer
 from .core.decision import NOT_READY, Permitted, decide, identify, no_address, no_family
@@ -26,9 +28,6 @@ from .failures import BUSY, DIAL, HEAD_TIMEOUT, RESOLVE, proxy_off
 from .lookup import Lookup
 from .tunnel import Tunnel
 
-HEAD_SECONDS: Final = 10.0
-RESOLVE_SECONDS: Final = 10.0
-CONNECT_SECONDS: Final = 10.0
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 1 << 20
 SO_MARK: Final = 36
@@ -88,14 +87,14 @@ class Session:
         self._started = context.loop.now
         self._decided = 0.0
         self._connected = 0.0
-        self._deadline = self._started + HEAD_SECONDS
+        self._deadline = self._started + PROXY_HEAD
         self.timer_tick = 0
 
     def start(self) -> None:
         """Read at once: the kernel hands over a connection when its first bytes are there (TCP_DEFER_ACCEPT)."""
         loop = self._context.loop
         loop.watch(self._sock.fileno(), self._on_head)
-        loop.arm(self, min(HEAD_SECONDS, self._context.config.idle_seconds))
+        loop.arm(self, min(PROXY_HEAD, self._context.config.idle_seconds))
         self._on_head(READABLE)
 
     def on_timer(self) -> None:
@@ -188,7 +187,7 @@ class Session:
         if not versions:
             self._refuse(no_family(policy, 4))
             return
-        self._wait(Phase.RESOLVE, RESOLVE_SECONDS)
+        self._wait(Phase.RESOLVE, PROXY_RESOLVE)
         self._lookup = Lookup(self._on_addresses)
         self._lookup.start(self._context.resolver, name, versions)
 
@@ -212,7 +211,7 @@ class Session:
             self._refuse(verdict)
             return
         self._addresses = verdict.addresses
-        self._wait(Phase.CONNECT, CONNECT_SECONDS)
+        self._wait(Phase.CONNECT, PROXY_CONNECT)
         self._dial = Dial(
             self._context.loop,
             sources=policy.sources,

@@ -14,13 +14,12 @@ from itertools import pairwise
 from typing import Any, Final
 
 from sluice_api.names import AGENT_SOCKET, API_VERSION, GATEWAY_APP, GROUP, LABEL_APP, LABEL_POOL, PROXY_UID
-from sluice_api.timers import GATEWAY_PROGRESS
+from sluice_api.timers import GATEWAY_GRACE, GATEWAY_PROGRESS
 from sluice_operator.core.gatewaypods import GatewayPods
 from sluice_operator.core.snapshot import GatewayObject, Pool, Settings
 
 ANNOTATION_HASH: Final = f"{GROUP}/applied-hash"
 FIRST_PROXY_PORT: Final = 13128
-GRACE_SECONDS: Final = 30
 Document = dict[str, Any]
 
 
@@ -137,7 +136,7 @@ def _pod_spec(pool: Pool, settings: Settings, *, proxy_port: int, labels: Mappin
         "dnsPolicy": "ClusterFirstWithHostNet",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": int(GATEWAY_GRACE),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": PROXY_UID,

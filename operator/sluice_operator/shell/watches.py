@@ -22,6 +22,7 @@ from typing import Any
 
 import kopf
 
+from sluice_api.timers import OPERATOR_WATCH_SILENCE
 from sluice_operator.shell.kube import SERVICE_ACCOUNT_TOKEN
 from sluice_operator.shell.view import Feed
 
@@ -87,7 +88,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.peering.standalone = True  # one leader is chosen by a Lease: see `leader`
     settings.scanning.disabled = True  # our kinds are known; scanning would need to list CRDs
     # A stream that is silent for longer than bookmarks can be apart is dead.
-    settings.watching.inactivity_timeout = 70.0
+    settings.watching.inactivity_timeout = float(OPERATOR_WATCH_SILENCE)
     settings.watching.connect_timeout = 10.0
     # The API server ends watches by itself; a client limit covers a stream whose peer is gone.
     settings.watching.server_timeout = 600  # an integer: the API server reads no other
