@@ -136,7 +136,7 @@ def test_objects_are_found_by_their_pool(clean: ApiServer, kind: str) -> None:
 
 
 COLUMNS = {
-    "EgressPool": ["Name", "Ready", "Gateways", "IPv4", "IPv6", "Policies", "Reason", "Age"],
+    "EgressPool": ["Name", "Ready", "Gateways", "IPv4", "IPv6", "Free", "Namespaces", "Policies", "Reason", "Age"],
     "EgressPolicy": ["Name", "Pool", "Addresses", "Pods", "Nodes", "Ready", "Reason", "Age"],
     "EgressIP": ["Name", "Pool", "Namespace", "Policy", "Holder", "Nodes", "Ready", "Resting", "Reason", "Age"],
     "EgressNode": ["Name", "GatewayFor", "Programmed", "Reason", "Revision", "Age"],
