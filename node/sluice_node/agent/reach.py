@@ -7,9 +7,8 @@ TRIAL_CHECK. What follows from it is decided in `core.trial`.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from typing import Protocol
 
 from sluice_api.timers import TRIAL_CHECK
 from sluice_node.agent import kube_requests as requests
@@ -20,15 +19,11 @@ from sluice_node.core.trial import Claim, Trial
 
 log = logging.getLogger(__name__)
 
-
-class Asks(Protocol):
-    """Finds out whether the API server can be reached."""
-
-    async def __call__(self) -> bool:
-        """Whether it answers, or did within the last TRIAL_CHECK."""
+Answers = Callable[[], Awaitable[bool]]
+"""Finds out whether the API server answers, or did within the last TRIAL_CHECK."""
 
 
-def asking(client: KubeClient) -> Asks:
+def asking(client: KubeClient) -> Answers:
     """Asks the API server itself, if it has said nothing of late.
 
     It is the way there that is asked about: a connection that is refused, or made and not served, is an answer too. A
@@ -56,7 +51,7 @@ class Reach:
 
     def __init__(
         self,
-        answers: Asks,
+        answers: Answers,
         *,
         claims: Callable[[], Iterable[EgressIP]],
         changed: Callable[[str], None],
@@ -71,7 +66,8 @@ class Reach:
 
     def withheld(self) -> Mapping[Address, str]:
         """Egress IPs that must not be in the kernel -> why."""
-        self._trial.remember(self._claims())
+        if self._trial.remembers:
+            self._trial.remember(self._claims())
         return self._trial.withheld
 
     async def before(self, added: Collection[Claim]) -> bool:

@@ -146,10 +146,13 @@ class Trial:
         self._tried_again.add(claim)
         return True
 
+    @property
+    def remembers(self) -> bool:
+        """Whether there is anything that `remember` could forget."""
+        return bool(self._on_trial or self._taken_back or self._withheld or self._tried_again or self._let_be)
+
     def remember(self, claims: Iterable[EgressIP]) -> None:
         """Forget whatever is not among these claims any more."""
-        if not (self._on_trial or self._taken_back or self._withheld or self._tried_again or self._let_be):
-            return
         there = {Claim.of(claim) for claim in claims}
         self._on_trial = {claim: since for claim, since in self._on_trial.items() if claim in there}
         self._taken_back = {claim: since for claim, since in self._taken_back.items() if claim in there}
