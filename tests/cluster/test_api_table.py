@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.api_table import BAD, CHANGES, GOOD, POLICY, POOL, Bad, Change, Document, Good, policy, pool
+from tests.cluster.operator_bed import eventually
 
 from sluice_api.models import KINDS
 from sluice_api.names import API_VERSION, GROUP, VERSION
@@ -27,6 +28,8 @@ def _api() -> Iterator[ApiServer]:
         assert done.returncode == 0, done.stderr
         done = server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         assert done.returncode == 0, done.stderr
+        for kind in KINDS:  # a definition is established a moment before its collection is served
+            eventually(lambda where=path(kind.name): server.request("GET", where).status == 200)
         yield server
 
 
