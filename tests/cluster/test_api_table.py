@@ -29,7 +29,7 @@ def _api() -> Iterator[ApiServer]:
         done = server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         assert done.returncode == 0, done.stderr
         for kind in KINDS:  # a definition is established a moment before its collection is served
-            eventually(lambda where=path(kind.name): server.request("GET", where).status == 200)
+            eventually(lambda name=kind.name: server.request("GET", path(name)).status == 200)
         yield server
 
 
