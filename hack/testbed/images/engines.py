@@ -66,9 +66,7 @@ class Buildah:
     def build(self, *, target: str, dockerfile: Path, context: Path, base: str, layout: Path) -> None:
         """See Engine."""
         name = f"localhost/sluice/{target}:dev"
-        # newer ones raise this limit of their own accord, which is denied where the machine itself is a container
-        _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
-        argv = [*self._buildah("bud"), "--layers", "--pull=never", f"--ulimit=nofile={files}:{files}"]
+        argv = [*self._buildah("bud"), "--layers", "--pull=never", *_limits()]
         argv += ["--target", target, "--tag", name]
         argv += ["--build-arg", f"BASE={base}", "--file", str(dockerfile), str(context)]
         _run(argv, shown=f"buildah bud of {target}", env=self._env())
@@ -108,6 +106,16 @@ class Buildah:
     def _env() -> Mapping[str, str]:
         # chroot: a container without namespaces, which works inside containers that may not make any.
         return commands.environment(BUILDAH_ISOLATION="chroot")
+
+
+def _limits() -> list[str]:
+    """The limits of this process for what a build runs: buildah of Debian 13 raises them of its own accord, which is
+    denied where the machine itself is a container."""
+    hard = {
+        "nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        "nproc": resource.getrlimit(resource.RLIMIT_NPROC)[1],
+    }
+    return [f"--ulimit={name}={limit}:{limit}" for name, limit in hard.items() if limit != resource.RLIM_INFINITY]
 
 
 def choose(engine: str | None, *, storage: Path, policy: Path) -> Engine:

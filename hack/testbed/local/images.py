@@ -4,8 +4,8 @@ Kept in the cache under a hash of what they are made from.
 """
 
 import hashlib
-import os
 import platform
+import tempfile
 from pathlib import Path
 
 from testbed import binaries, tools
@@ -27,14 +27,12 @@ def pause_program() -> Path:
     target = folder() / f"pause-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".pause.{os.getpid()}")
         remedy = "see what gcc says; it comes with the packages gcc and libc6-dev"
-        run(
-            ["gcc", "-Os", "-static", "-s", "-o", str(aside), str(SOURCE)],
-            shown="gcc of the pause program",
-            remedy=remedy,
-        )
-        aside.rename(target)
+        with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as work:
+            aside = Path(work) / "pause"
+            argv = ["gcc", "-Os", "-static", "-s", "-o", str(aside), str(SOURCE)]
+            run(argv, shown="gcc of the pause program", remedy=remedy)
+            aside.rename(target)
     return target
 
 
