@@ -6,11 +6,13 @@ runs in it is in mount and process namespaces of its own, so that its end, howev
 process; the folder is removed at the end and before the next start.
 """
 
+import fcntl
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -62,13 +64,21 @@ class BareMachine:
         """A file of the machine, seen from here."""
         return self.root / inside.lstrip("/")
 
-    def remove(self) -> None:
-        """Remove it, and everything that was done in it."""
-        shutil.rmtree(self.root, ignore_errors=False)
+
+@contextmanager
+def bare_machine(suite: str, *, given: Path | None) -> Iterator[BareMachine]:
+    """A new machine with the Debian `suite` and this checkout in it, removed at the end; one at a time."""
+    _folder().mkdir(parents=True, exist_ok=True)
+    with (_folder() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        machine = _make(suite, given)
+        try:
+            yield machine
+        finally:
+            shutil.rmtree(machine.root)
 
 
-def make(suite: str, *, given: Path | None) -> BareMachine:
-    """A new machine with the Debian `suite` and this checkout in it."""
+def _make(suite: str, given: Path | None) -> BareMachine:
     archive = _archive(suite)
     root = _folder() / f"machine-{suite}"
     if root.exists():
@@ -99,7 +109,6 @@ def _archive(suite: str) -> Path:
     root = _folder() / f"new-{suite}"
     if root.exists():
         shutil.rmtree(root)
-    root.parent.mkdir(parents=True, exist_ok=True)
     strap = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", suite, str(root)]
     commands.run([*commands.CONTAINED, *strap], shown=f"debootstrap {suite}", remedy="see that Debian is reachable")
     shutil.rmtree(root / "var/cache/apt/archives")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from subprocess import CompletedProcess
 
 import pytest
-from tests.bare.bare_machine import CACHE, CHECKOUT, BareMachine, make
+from tests.bare.bare_machine import CACHE, CHECKOUT, BareMachine, bare_machine
 
 from testbed import tools
 
@@ -24,11 +24,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a root of its own nee
 
 @pytest.fixture(scope="module", params=SUITES)
 def machine(request: pytest.FixtureRequest) -> Iterator[BareMachine]:
-    made = make(request.param, given=tools.cache_root() / "bin")
-    try:
+    with bare_machine(request.param, given=tools.cache_root() / "bin") as made:
         yield made
-    finally:
-        made.remove()
 
 
 def test_the_machine_is_bare(machine: BareMachine) -> None:
