@@ -130,6 +130,34 @@ def test_kubectl_waits_for_every_condition_of_every_kind(bed: OperatorBed) -> No
     bed.kubectl("wait", "egresspool/p", "--for=condition=Degraded", "--timeout=10s")
 
 
+def test_the_ports_of_a_node_that_is_gone_are_no_others_and_are_its_own_when_it_is_back(bed: OperatorBed) -> None:
+    bed.operator("a")
+    bed.pool("p", ["198.51.100.17"], portsPerSlice=16384)
+    bed.policy("default", "one", "p")
+    eventually(lambda: bed.items("egresspolicies"))
+    for name in ("n1", "n2", "n3"):
+        bed.node(name)
+        bed.report(name, gateway_for=("p",))
+
+    def ports() -> dict[str, str]:
+        status = bed.items("egressips")["198.51.100.17"]["status"]
+        return {f"{e['node']}{' vanished' if 'vanishedSince' in e else ''}": e["ports"] for e in status["slices"]}
+
+    def assigned() -> tuple[str, str]:
+        return condition(bed.items("egresspolicies")["default/one"], "Assigned")
+
+    had = eventually(lambda: ports() if len(ports()) == 3 else None)
+    bed.kubectl("delete", "egressnode", "n1")
+    bed.node("n4")
+    bed.report("n4", gateway_for=("p",))
+    eventually(lambda: assigned() == ("False", "PortsExhausted"))
+    assert ports() == {"n1 vanished": had["n1"], "n2": had["n2"], "n3": had["n3"]}
+    assert "that of n1 until" in str(bed.items("egresspolicies")["default/one"]["status"]["conditions"])
+    bed.node("n1")
+    bed.report("n1", gateway_for=("p",))
+    eventually(lambda: ports() == had)
+
+
 def test_nothing_is_written_when_nothing_differs(bed: OperatorBed) -> None:
     operator = bed.operator("a")
     bed.pool("p", ["198.51.100.16/29"], gateways={"resources": {"requests": {"cpu": "0.5", "memory": "1024Mi"}}})

@@ -77,20 +77,20 @@ def plan(snapshot: Snapshot) -> Plan:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Ports:
-    """What to write into claims, and by claim the nodes that got no slice."""
-
-    writes: tuple[WriteClaimStatus, ...]
-    unserved: Mapping[str, tuple[str, ...]]
-
-
 class _Portions(NamedTuple):
     """Slices of a claim, the nodes for which none is left, and how many nodes have one."""
 
     slices: tuple[Slice, ...]
     left: tuple[str, ...]
     nodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Ports:
+    """What to write into claims, and the slices of those of which some node got none."""
+
+    writes: tuple[WriteClaimStatus, ...]
+    short: Mapping[str, _Portions]
 
 
 class _Planner:
@@ -166,7 +166,7 @@ class _Planner:
 
     def _assign_ports(self) -> _Ports:
         writes: list[WriteClaimStatus] = []
-        unserved: dict[str, tuple[str, ...]] = {}
+        short: dict[str, _Portions] = {}
         answers: dict[tuple[int, int | None], _Portions] = {}
         for claim in self._snapshot.egress_ips.values():
             pool, since = self._snapshot.pools.get(claim.pool), self._rests.get(claim.name, "")
@@ -181,13 +181,13 @@ class _Planner:
             if pool is None and not since:  # nobody can say how large a slice is to be
                 slices, used = claim.slices, claim.nodes
             if left:
-                unserved[claim.name] = left
+                short[claim.name] = answers[question]
             said = conditions_of(claim, pool, self._index, slices=slices, resting_since=since, now=self._snapshot.now)
             if (slices, used, since, said) != (claim.slices, claim.nodes, claim.resting_since, claim.conditions):
                 writes.append(
                     WriteClaimStatus(claim.name, slices, since, said, claim.generation, claim.resource_version)
                 )
-        return _Ports(tuple(writes), unserved)
+        return _Ports(tuple(writes), short)
 
     def _portions(self, claim: EgressIP, *, size: int | None) -> _Portions:
         """A claim's slices, of `size` ports each; without a size (it rests) no node gets one."""
@@ -269,14 +269,14 @@ class _Planner:
     def _lacking(self, policy: Policy, allotment: Allotment) -> Iterator[Refusal]:
         yield from allotment.refusals
         for claim in allotment.used:
-            left = self._ports.unserved.get(claim.name)
-            if left:
+            short = self._ports.short.get(claim.name)
+            if short is not None:
                 size = self._snapshot.pools[claim.pool].ports_per_slice
-                resting = vanished.words(claim.slices, resting=self._snapshot.settings.vanished_node_rest)
+                resting = vanished.words(short.slices, resting=self._snapshot.settings.vanished_node_rest)
                 yield Refusal(
                     Reason.PORTS_EXHAUSTED,
-                    f"{claim.address} has {count(len(claim.slices), 'slice')} of {size} ports{resting}, none is left "
-                    f"for {names(left)}, whose pods are dropped; use a pool with smaller spec.portsPerSlice",
+                    f"{claim.address} has {count(len(short.slices), 'slice')} of {size} ports{resting}, none is left "
+                    f"for {names(short.left)}, whose pods are dropped; use a pool with smaller spec.portsPerSlice",
                 )
         if policy.key not in self._ids.ids and self._refusals[policy.key] is None:
             yield Refusal(Reason.PENDING, "every policy id is in use; delete policies that are no longer needed")
