@@ -17,7 +17,7 @@ from tests.bare.bare_machine import CACHE, CHECKOUT, BareMachine, bare_machine
 
 from testbed import tools
 
-SUITES = tuple(os.environ.get("SLUICE_BARE", "bookworm").split(","))
+SUITES = tuple(os.environ.get("SLUICE_BARE", "trixie").split(","))
 NO_REGISTRY = ("PIP_INDEX_URL=http://127.0.0.1:9/simple", "PIP_RETRIES=0")
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a root of its own needs root")
 
