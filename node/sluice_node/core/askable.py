@@ -6,18 +6,19 @@ somebody's takes no other's place.
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from sluice_api.addresses import PoolAddresses
+from sluice_api.candidates import candidates
 from sluice_node.core.asking import decoys
 from sluice_node.core.desired import Address, DesiredNode
+from sluice_node.core.objects import Pool
 from sluice_node.core.resolve import gateway_for
 from sluice_node.core.snapshot import Snapshot
 from sluice_node.core.steering import merged_ranges
 
 AHEAD: Final = 16
-"""Addresses of a pool and family that are asked for before they are given: the lowest that nobody has claimed."""
+"""Addresses of a pool and family that are asked for before they are given: those that come next."""
 MOST: Final = 1024
 """Addresses that one node asks for."""
 _MOST_OCCUPIED: Final = 256
@@ -36,17 +37,14 @@ class Askable:
 
 def askable(snapshot: Snapshot, desired: DesiredNode, occupied: Collection[Address]) -> Askable:
     """What to ask for now; `occupied` are addresses that somebody was found to have."""
-    claimed = {
-        version: {int(claim.address) for claim in snapshot.egress_ips if claim.address.version == version}
-        for version in (4, 6)
-    }
+    claimed = {claim.address for claim in snapshot.egress_ips}
     mine = [snapshot.pools[name] for name in sorted(gateway_for(snapshot) & snapshot.pools.keys())]
     wanted: dict[Address, str] = {}
     ranges: dict[str, set[tuple[int, int]]] = {}
     for pool in mine:
         if pool.addresses is None or not pool.announces:
             continue
-        for address in _next(pool.addresses, claimed, occupied):
+        for address in _next(pool, pool.addresses, claimed, occupied):
             interface = pool.interface or snapshot.links.towards(address)
             if interface is not None and len(wanted) < MOST and not snapshot.refuses(address):
                 wanted[address] = interface
@@ -59,7 +57,7 @@ def askable(snapshot: Snapshot, desired: DesiredNode, occupied: Collection[Addre
         address: interface
         for interface in set(wanted.values())
         for address in decoys(snapshot.links, interface, (a for a, name in wanted.items() if name == interface))
-        if address not in wanted and int(address) not in claimed[address.version]
+        if address not in wanted and address not in claimed
     }
     for address, interface in decoy.items():
         if address.version == 4:
@@ -75,14 +73,12 @@ def first_held(snapshot: Snapshot, desired: DesiredNode) -> frozenset[Address]:
 
 
 def _next(
-    pool: PoolAddresses, claimed: Mapping[int, Collection[int]], occupied: Collection[Address]
+    pool: Pool, addresses: PoolAddresses, claimed: Collection[Address], occupied: Collection[Address]
 ) -> Iterator[Address]:
-    """Counted in numbers, as a pool may have thousands of claimed addresses before the first free one."""
-    for version, make in ((4, IPv4Address), (6, IPv6Address)):
-        taken = claimed[version]
-        numbers = (n for first, last in pool.blocks(version) for n in range(first, last + 1) if n not in taken)
+    """What the operator would give next, in its order, and what it passes over since somebody was found to have it."""
+    for version, after in ((4, pool.last_ipv4), (6, pool.last_ipv6)):
+        upcoming = candidates(addresses, version, after=after, taken=claimed)
         free = found = 0
-        while free < AHEAD and found < _MOST_OCCUPIED and (number := next(numbers, None)) is not None:
-            address = make(number)
+        while free < AHEAD and found < _MOST_OCCUPIED and (address := next(upcoming, None)) is not None:
             free, found = (free, found + 1) if address in occupied else (free + 1, found)
             yield address

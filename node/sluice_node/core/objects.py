@@ -101,7 +101,7 @@ class Policy:
 class Pool:
     """An EgressPool. `proxy_port` is the proxy's port on gateway nodes, None without a proxy; `ranges` are what its
     addresses are in, those that spec.exclude takes out included; `addresses` are exactly those that it may give, None
-    when they cannot be read."""
+    when they cannot be read; `last_ipv4` and `last_ipv6` are where the search for the next one stands."""
 
     key: Key
     slice_size: int
@@ -110,6 +110,8 @@ class Pool:
     proxy_port: int | None = None
     ranges: tuple[Network, ...] = ()
     addresses: PoolAddresses | None = None
+    last_ipv4: Address | None = None
+    last_ipv6: Address | None = None
     generation: int = 1
 
 
@@ -268,8 +270,16 @@ def pool(document: Document) -> Pool:
         proxy_port=read.number(port, "status.proxyPort", low=1, high=_PORT_MAX) if enabled and port else None,
         ranges=tuple(n for entry in read.items(spec.get("addresses"), "spec.addresses", _range) for n in entry),
         addresses=_pool_addresses(spec),
+        last_ipv4=_last_assigned(status, "ipv4"),
+        last_ipv6=_last_assigned(status, "ipv6"),
         generation=read.number(metadata.get("generation", 1), "metadata.generation", low=0, high=_INT64),
     )
+
+
+def _last_assigned(status: Document, family: str) -> Address | None:
+    count = read.mapping(status.get(family), f"status.{family}")
+    last = count.get("lastAssigned")
+    return None if last is None else read.address(last, f"status.{family}.lastAssigned")
 
 
 def egress_ip(document: Document) -> EgressIP:

@@ -49,6 +49,14 @@ def test_the_lowest_that_nobody_has_claimed_are_asked_for() -> None:
     assert len(found.wanted) == 2 * AHEAD - 1
 
 
+def test_what_is_asked_for_is_what_the_operator_would_give_next() -> None:
+    last = ip_address("198.51.100.250")
+    found = asked(pools={"partners": replace(POOL, last_ipv4=last)})
+    v4 = [address for address in found.wanted if address.version == 4]
+    assert v4[:4] == [last + 1, last + 2, last + 3, last + 4]
+    assert v4[4] == ip_address("198.51.100.3"), "from the end it starts over"
+
+
 def test_an_address_that_is_somebodys_takes_no_others_place_and_is_asked_for_again() -> None:
     found = asked(("198.51.100.3", "198.51.100.4"))
     assert {ip_address("198.51.100.3"), ip_address("198.51.100.18"), ip_address("198.51.100.19")} <= found.wanted.keys()

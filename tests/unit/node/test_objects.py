@@ -128,6 +128,12 @@ def test_a_new_policy_has_nothing_assigned() -> None:
     assert (policy.policy_id, policy.addresses, policy.revision, policy.destinations) == (None, (), 0, None)
 
 
+def test_a_pool_says_where_the_search_for_its_next_address_stands() -> None:
+    status = {"ipv4": {"lastAssigned": "198.51.100.7"}, "ipv6": {"total": 0}}
+    read = objects.pool({"metadata": META, "spec": {"addresses": ["198.51.100.0/24"]}, "status": status})
+    assert (read.last_ipv4, read.last_ipv6) == (ip_address("198.51.100.7"), None)
+
+
 def test_a_pool_without_a_proxy_has_no_proxy_port() -> None:
     spec = {"gateways": {"proxy": {"enabled": False}}}
     assert objects.pool({"metadata": META, "spec": spec, "status": {"proxyPort": 13128}}).proxy_port is None
