@@ -25,11 +25,10 @@ class Clock(StrEnum):
 
 _CLOCKS = {
     Clock.OWN: "the monotonic clock of the one process that measures it: clocks that are set, or differ between "
-    "nodes, "
-    "change nothing",
+    "nodes, change nothing",
     Clock.WALL: "a time that is written into an object and compared with a wall clock later, perhaps by another "
-    "replica: it ends early or late by as much as their clocks differ, so run NTP. A time that lies in "
-    "the future counts as now",
+    "replica: it ends early or late by as much as their clocks differ, so run NTP. A time that lies in the future "
+    "counts as now",
 }
 
 
@@ -69,9 +68,9 @@ PROBES_TO_DEATH: Final = 3
 """Probes in a row without an answer after which a gateway is dead; as many answers and it is alive again."""
 GATEWAY_DEATH: Final = Timer(
     PROBE_INTERVAL * PROBES_TO_DEATH,
-    f"{PROBES_TO_DEATH} probes in a row without an answer: the gateway is not used any more, and another gateway holds "
-    f"its egress IPs; {PROBES_TO_DEATH} answers in a row and it is used again. Only probes that were sent count, so a "
-    "node that stood still condemns nobody",
+    f"{PROBES_TO_DEATH} probes in a row without an answer: the gateway is not used any more, and another gateway holds"
+    f" its egress IPs; {PROBES_TO_DEATH} answers in a row and it is used again. Only probes that were sent count, so a"
+    " node that stood still condemns nobody",
     keeps="failover below a second",
 )
 FIRST_VERDICTS: Final = Timer(
@@ -118,8 +117,8 @@ LINKS_READ_TROUBLED: Final = Timer(
 )
 REPORT_TOGETHER: Final = Timer(
     0.2,
-    "that an agent's report waits for further changes (a change of its gateway role, and that it has looked at a "
-    "new pool, wait for none)",
+    "that an agent's report waits for further changes (a change of its gateway role, and that it has looked at a new "
+    "pool, wait for none)",
     keeps="status is prompt",
 )
 REPORT_BETWEEN: Final = Timer(
@@ -127,9 +126,8 @@ REPORT_BETWEEN: Final = Timer(
 )
 AGENT_RETRY_FIRST: Final = Timer(
     0.5,
-    "before an agent tries again what the API server or the kernel refused; it doubles each time, drawn "
-    "at random from the upper "
-    "half",
+    "before an agent tries again what the API server or the kernel refused; it doubles each time, drawn at random "
+    "from the upper half",
     keeps="a fault of a moment heals in a moment",
 )
 AGENT_RETRY_KERNEL: Final = Timer(
@@ -163,8 +161,8 @@ ASK_CONFLICT_AGAIN: Final = Timer(
 )
 TRIAL: Final = Timer(
     5.0,
-    "after the first use of an egress IP on a node at which the API server must still answer that node, if it did just "
-    "before; if not, that use is taken back",
+    "after the first use of an egress IP on a node at which the API server must still answer that node, if it did "
+    "just before; if not, that use is taken back",
     keeps="no claim cuts a node off from the API server",
 )
 TRIAL_CHECK: Final = Timer(
@@ -177,8 +175,8 @@ TRIAL_PATIENCE: Final = Timer(
 )
 RETRIAL: Final = Timer(
     60.0,
-    "after which an egress IP that was taken back, whereupon the API server answered again, is tried once more; "
-    "a second time is proof, and it is left alone until the claim is another one",
+    "after which an egress IP that was taken back, whereupon the API server answered again, is tried once more; a "
+    "second time is proof, and it is left alone until the claim is another one",
     keeps="a coincidence takes no egress IP out of use",
 )
 
@@ -186,8 +184,8 @@ RETRIAL: Final = Timer(
 
 HEARTBEAT: Final = Timer(
     10.0,
-    "between two renewals of an agent's Lease `sluice-agent-NODE`, each of which needs a loop and a "
-    "kernel thread that turn",
+    "between two renewals of an agent's Lease `sluice-agent-NODE`, each of which needs a loop and a kernel thread "
+    "that turn",
     keeps="a silent agent is noticed",
 )
 HEARTBEAT_PROOF: Final = Timer(
@@ -197,8 +195,8 @@ HEARTBEAT_PROOF: Final = Timer(
 )
 SILENCE: Final = Timer(
     20.0,
-    "without a renewal after which the operator counts an agent as silent. It counts only while it reads "
-    "the Leases itself: an outage of the API server, or an operator that stood still, silences nobody",
+    "without a renewal after which the operator counts an agent as silent. It counts only while it reads the Leases "
+    "itself: an outage of the API server, or an operator that stood still, silences nobody",
     keeps="`Programmed` turns Unknown within 30 s after an agent died",
 )
 SILENCE_LOOK: Final = Timer(5.0, "between two readings of all agents' Leases by the operator", keeps="the same")
@@ -264,8 +262,8 @@ VANISHED_NODE_REST: Final = Timer(
 )
 REST_SKEW: Final = Timer(
     60.0,
-    "by which the written beginning of a rest may lie in the future (another replica's clock) before it is "
-    "written anew",
+    "by which the written beginning of a rest may lie in the future (another replica's clock) before it is written "
+    "anew",
     keeps="a wrong clock makes a rest longer, never endless",
     clock=Clock.WALL,
 )
