@@ -12,7 +12,8 @@ from testbed.system import Pod, policy, pool, traffic_pod, wait_for
 TENANT, STRANGER = "careful", "stranger"
 ADMITTED = {"mistakes": "admitted"}
 SELECTED = {"app": "careful"}
-ADDRESS = "198.51.100.200"
+ADDRESS = "198.51.100.210"
+"""Of no pool of another module: what a policy had before rests."""
 V4 = {"families": ["IPv4"]}
 
 
@@ -124,9 +125,9 @@ def backup(document: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.cluster
 def test_a_restored_backup_gives_the_address_back_whatever_is_restored_first(world: World, pod: Pod) -> None:
     system = world.system
-    system.apply(pool("several", "198.51.100.201-198.51.100.203", namespaces={"matchLabels": ADMITTED}))
+    system.apply(pool("several", "198.51.100.211-198.51.100.213", namespaces={"matchLabels": ADMITTED}))
     system.apply(policy_of(TENANT, "several"))
-    old = "198.51.100.201"
+    old = "198.51.100.211"
     wait_for("another pool's address", lambda: system.addresses_of(TENANT, "one") == [old], SECONDS)
     saved = [backup(system.get("egressip", old)), backup(system.get("egresspolicy", "one", TENANT))]
     for documents in (saved, saved[::-1]):
