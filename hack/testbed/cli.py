@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from testbed import binaries
-from testbed.cluster import DEFAULT_NAME, Cluster, ClusterOptions, open_cluster
+from testbed.cluster import DEFAULT_NAME, Cluster, ClusterError, ClusterOptions, open_cluster
 from testbed.errors import ask_debug, ended
 from testbed.prepare import prepare as everything
 
@@ -28,9 +28,18 @@ def _cluster(name: str) -> Cluster:
     return open_cluster(ClusterOptions(name=name))
 
 
-def _become(argv: list[str], cluster: Cluster) -> NoReturn:
-    os.environ["KUBECONFIG"] = str(cluster.kubeconfig)
-    os.execv(argv[0], argv)  # noqa: S606 - no shell is the point
+def _kubeconfig(name: str) -> str:
+    """Path of the kubeconfig of a cluster that is there; without one kubectl would turn to localhost."""
+    path = _cluster(name).kubeconfig
+    if not path.exists():
+        raise ClusterError(f"there is no cluster {name!r}", "start it with `up`")
+    return str(path)
+
+
+def _become(group: binaries.Group, program: str, argv: tuple[str, ...], *, name: str) -> NoReturn:
+    os.environ["KUBECONFIG"] = _kubeconfig(name)
+    path = binaries.built(group, program)
+    os.execv(path, [path, *argv])  # noqa: S606 - no shell is the point
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -130,7 +139,7 @@ def exec(name: str, host: str, argv: tuple[str, ...]) -> None:  # noqa: A001 - t
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
 def kubectl(name: str, argv: tuple[str, ...]) -> None:
     """kubectl as administrator of the cluster."""
-    _become([binaries.built(binaries.KUBERNETES, "kubectl"), *argv], _cluster(name))
+    _become(binaries.KUBERNETES, "kubectl", argv, name=name)
 
 
 @group.command(context_settings=PASS_ON)
@@ -138,7 +147,7 @@ def kubectl(name: str, argv: tuple[str, ...]) -> None:
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
 def helm(name: str, argv: tuple[str, ...]) -> None:
     """helm with the cluster."""
-    _become([binaries.built(binaries.HELM, "helm"), *argv], _cluster(name))
+    _become(binaries.HELM, "helm", argv, name=name)
 
 
 @group.command(name="shell-env")
@@ -146,7 +155,7 @@ def helm(name: str, argv: tuple[str, ...]) -> None:
 def shell_env(name: str) -> None:
     """Lines for `eval`: KUBECONFIG, and PATH with kubectl and helm."""
     folders = ":".join(str(binaries.folder(g)) for g in (binaries.KUBERNETES, binaries.HELM))
-    click.echo(f"export KUBECONFIG={shlex.quote(str(_cluster(name).kubeconfig))}")
+    click.echo(f"export KUBECONFIG={shlex.quote(_kubeconfig(name))}")
     click.echo(f"export PATH={shlex.quote(folders)}:$PATH")
 
 
