@@ -4,26 +4,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
-from tests.cluster.operator_bed import GROUP, NAMESPACE, OperatorBed, condition, eventually, operator_bed
+from tests.cluster.operator_bed import GROUP, NAMESPACE, OperatorBed, condition, eventually
 
 from sluice_api.timers import RELIST
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
-
-
-@pytest.fixture(name="shared", scope="module")
-def _shared() -> Iterator[OperatorBed]:
-    with operator_bed() as bed:
-        yield bed
-
-
-@pytest.fixture(name="bed")
-def _bed(shared: OperatorBed) -> Iterator[OperatorBed]:
-    yield shared
-    shared.clean()
 
 
 def test_a_policy_lives_from_pending_to_ready_to_gone(bed: OperatorBed) -> None:

@@ -1,29 +1,17 @@
 """A pool's gateway objects on a real API server: what refuses them is said, what happens to them is undone."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.cluster.operator_bed import GROUP, NAMESPACE, OperatorBed, condition, eventually, operator_bed
+from tests.cluster.operator_bed import GROUP, NAMESPACE, OperatorBed, condition, eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 DEPLOYMENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 SERVICES = f"/api/v1/namespaces/{NAMESPACE}/services"
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 WORDS = "three gateways are one too many here"
-
-
-@pytest.fixture(name="shared", scope="module")
-def _shared() -> Iterator[OperatorBed]:
-    with operator_bed() as bed:
-        yield bed
-
-
-@pytest.fixture(name="bed")
-def _bed(shared: OperatorBed) -> Iterator[OperatorBed]:
-    yield shared
-    shared.clean()
 
 
 def _said(bed: OperatorBed, kind: str, pool: str = "p") -> tuple[str, str, str]:

@@ -2,27 +2,15 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.cluster.operator_bed import OperatorBed, condition, eventually, operator_bed
+from tests.cluster.operator_bed import OperatorBed, condition, eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 CORE = "/api/v1"
 KUBECONFIG = "apiVersion: v1\nkind: Config\nclusters:\n- {name: '', cluster: {server: 'https://198.51.100.60:6443'}}\n"
-
-
-@pytest.fixture(name="shared", scope="module")
-def _shared() -> Iterator[OperatorBed]:
-    with operator_bed() as bed:
-        yield bed
-
-
-@pytest.fixture(name="bed")
-def _bed(shared: OperatorBed) -> Iterator[OperatorBed]:
-    yield shared
-    shared.clean()
 
 
 def _service(bed: OperatorBed, name: str, *, external: list[str], ingress: list[str]) -> None:
@@ -38,7 +26,9 @@ def _owners(bed: OperatorBed) -> None:
     """Whatever may own an address, at 198.51.100.10, .20, .30 and so on."""
     bed.call("POST", f"{CORE}/nodes", {"metadata": {"name": "n1"}, "spec": {"podCIDRs": ["198.51.100.16/29"]}})
     addresses = [{"type": "InternalIP", "address": "198.51.100.10"}, {"type": "Hostname", "address": "n1"}]
-    bed.merge(f"{CORE}/nodes/n1/status", {"status": {"addresses": addresses}})
+    # ready, so that it is waited for before the first address of a pool is given
+    conditions = [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""}]
+    bed.merge(f"{CORE}/nodes/n1/status", {"status": {"addresses": addresses, "conditions": conditions}})
     _service(bed, "front", external=[], ingress=["198.51.100.30"])
     _service(bed, "tenant", external=["198.51.100.40"], ingress=[])
     cidr = {"metadata": {"name": "extra"}, "spec": {"cidrs": ["198.51.100.48/29"]}}
@@ -73,10 +63,10 @@ def test_each_kind_of_owner_refuses_the_pool_and_is_named(bed: OperatorBed) -> N
         assert address in text, text
         assert owner in text, text
     eventually(lambda: "198.51.100.41" in bed.items("egressips"))
-    assert condition(bed.items("egresspools")["tenant"], "Accepted") == ("False", "AddressTaken")
+    eventually(lambda: condition(bed.items("egresspools")["tenant"], "Accepted") == ("False", "AddressTaken"))
     assert list(bed.items("egressips")) == ["198.51.100.41"]
-    events = bed.kubectl("get", "events", "-A", "-o", "yaml")
-    assert "Service default/front: status.loadBalancer" in events
+    told = "Service default/front: status.loadBalancer"
+    eventually(lambda: told in bed.kubectl("get", "events", "-A", "-o", "yaml"))
     print(bed.kubectl("get", "egresspools"))
     log = operator.log.read_text()
     assert "Traceback" not in log, log
